@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Arbiter: who may go on alone when the two sides cannot see each other. The first claim of a generation wins for ever; a repeat of it gets the
+ * same answer; there are no timers and no locks that a frozen holder keeps.
+ *
+ * Kinds: "manual" (the primary is granted, the backup unknown until `failover --peer-is-dead`), "file:DIR" (a record made exclusively and synced),
+ * "command:PATH" (environment PERDURE_PAIR, _GENERATION, _SIDE, _VM, _PEER; exit 0 granted, 1 denied, anything else unknown).
+ */
+#ifndef ENGINE_ARBITER_H
+#define ENGINE_ARBITER_H
+
+#include <perdure/error.h>
+#include <stdint.h>
+
+enum arbiter_answer { ARBITER_GRANTED, ARBITER_DENIED, ARBITER_UNKNOWN };
+enum arbiter_side { ARBITER_PRIMARY, ARBITER_BACKUP };
+
+struct arbiter_claim {
+    const char *pair;      /* UUID text */
+    uint64_t generation;
+    enum arbiter_side side;
+    const char *vm;        /* name */
+    const char *peer;      /* address */
+};
+
+typedef struct Arbiter Arbiter;
+
+struct arbiter_ops {
+    /* Waits for the answer, at most until deadline (then UNKNOWN). UNKNOWN sets errp to why. */
+    enum arbiter_answer (*claim)(Arbiter *a, const struct arbiter_claim *c, int64_t deadline, Error **errp);
+    void (*free)(Arbiter *a);
+};
+
+struct Arbiter {
+    const struct arbiter_ops *ops;
+    char kind[1100]; /* as given: "file:/shared/perdure" */
+};
+
+/* The arbiter that spec names. */
+Arbiter *arbiter_new(const char *spec, Error **errp);
+enum arbiter_answer arbiter_claim(Arbiter *a, const struct arbiter_claim *c, int64_t deadline, Error **errp);
+void arbiter_free(Arbiter *a);
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Channel: a reliable byte pipe to a peer, blocking and cancellable. Kinds: fd (tcp, unix, file), memory, tls, and the simulator's link.
+ *
+ * One task reads and one task writes at a time (both at once is fine); channel_shutdown() may be called by any task at any time and
+ * makes every call under way and every later one fail. channel_close() frees, after the users are gone.
+ */
+#ifndef STREAM_CHANNEL_H
+#define STREAM_CHANNEL_H
+
+#include <perdure/error.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+typedef struct Channel Channel;
+
+struct channel_ops {
+    /* >0 bytes; 0 end of stream; -1 with errp. Waits until at least one byte is there, or deadline (errno ETIMEDOUT). */
+    ssize_t (*read)(Channel *ch, void *buf, size_t n, int64_t deadline, Error **errp);
+    /* Writes everything. */
+    bool (*write)(Channel *ch, const struct iovec *iov, int n, int64_t deadline, Error **errp);
+    void (*shutdown)(Channel *ch);
+    void (*close)(Channel *ch); /* frees ch */
+};
+
+struct Channel {
+    const struct channel_ops *ops;
+    char peer[80];    /* for messages: "tcp:10.0.0.2:7700" */
+    int64_t deadline; /* of every call; TIME_NEVER unless set */
+    /* implementations embed this as their first member */
+};
+
+ssize_t channel_read(Channel *ch, void *buf, size_t n, Error **errp);
+/* All n bytes; an end of stream is an error (errno ECONNRESET: "PEER closed the connection"). */
+bool channel_read_full(Channel *ch, void *buf, size_t n, Error **errp);
+bool channel_write(Channel *ch, const void *buf, size_t n, Error **errp);
+bool channel_writev(Channel *ch, const struct iovec *iov, int n, Error **errp);
+/* Of the calls after this one; TIME_NEVER: none. */
+void channel_set_deadline(Channel *ch, int64_t deadline);
+void channel_shutdown(Channel *ch);
+void channel_close(Channel *ch); /* NULL is fine */
+
+/* fd: owned by the channel. Sockets become non-blocking, TCP_NODELAY where it applies. */
+Channel *channel_fd_new(int fd, const char *peer);
+
+/* An address as the user types it: tcp:HOST:PORT, unix:PATH. */
+Channel *channel_connect(const char *address, int64_t deadline, Error **errp);
+
+typedef struct Listener Listener;
+Listener *listener_new(const char *address, Error **errp);
+/* Waits; NULL with errp when shut down or broken. */
+Channel *listener_accept(Listener *l, Error **errp);
+const char *listener_address(const Listener *l); /* with the port really bound */
+void listener_shutdown(Listener *l);
+void listener_close(Listener *l);
+/* false: the address (or the peer of an accepted channel) is beyond loopback and unix. */
+bool channel_address_is_local(const char *address);
+bool channel_peer_is_local(const Channel *ch);
+
+/* TLS 1.3 with a pre-shared key (gnutls, PSK from a file that `perdure keygen` makes). Takes ch, also on failure. */
+struct channel_psk; /* a loaded key */
+struct channel_psk *channel_psk_load(const char *path, Error **errp);
+bool channel_psk_generate(const char *path, Error **errp); /* refuses to overwrite; mode 0600 */
+void channel_psk_free(struct channel_psk *psk);
+Channel *channel_tls_client(Channel *ch, const struct channel_psk *psk, Error **errp);
+Channel *channel_tls_server(Channel *ch, const struct channel_psk *psk, Error **errp);
+
+#endif

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The inside of VMStream for the layers above: streams over a channel.
+ */
+#ifndef STREAM_VMSTREAM_H
+#define STREAM_VMSTREAM_H
+
+#include <perdure/stream.h>
+#include "stream/channel.h"
+
+/* ch is borrowed. writable and readable streams over one channel are two VMStreams. */
+VMStream *vmstream_new_writer(Channel *ch);
+VMStream *vmstream_new_reader(Channel *ch);
+/* Reads the next whole record of in (checked), which perdure_stream_next() has just opened, and appends it verbatim to the memory
+ * stream out; closes it. Refused with a sticky error on in when out would grow beyond limit bytes. */
+void vmstream_copy_record(VMStream *in, VMStream *out, size_t limit);
+/* A second look at a memory stream's frames: a reader over them (borrowed). */
+VMStream *vmstream_reopen_memory(const VMStream *mem);
+
+#endif
