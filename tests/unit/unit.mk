@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Unit tests: every tests/unit/test_NAME.c is one program, linked with all of the project but main().
+
+unit_src  := $(wildcard tests/unit/test_*.c)
+unit_bin  := $(unit_src:%.c=$(B)/%)
+test_objs := $(lib_obj) $(filter-out $(B)/src/cli/main.o,$(prog_obj))
+
+$(unit_bin): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(test_objs)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -lcmocka -o $@
+
+check-unit: $(unit_bin)
+	$(Q)tests/run-programs unit $(unit_bin)
+
+.PHONY: check-unit
+.SECONDARY: $(unit_bin:=.o)
+-include $(unit_bin:=.d)
