@@ -66,6 +66,8 @@ void machine_stop(Machine *m);
 bool machine_running(const Machine *m);
 /* A request of the guest (power-off, panic) or of the user, when no engine is in charge (guest->on_request is NULL). */
 bool machine_reset(Machine *m, Error **errp);
+/* The same, asked as if the guest itself had done it: an engine in charge is told and acts on it in an acknowledged epoch. */
+void machine_request(Machine *m, enum guest_request what);
 void machine_power_button(Machine *m);
 
 /* Whole state to and from a stream: configuration, RAM, devices. Stopped. */
