@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Loop: the one I/O thread of a machine. epoll over file descriptors, and timers; each handler runs with the loop lock held.
+ * Loop: the one I/O thread of a machine. epoll over file descriptors, and timers; each handler runs with the
+ * loop lock held.
  *
- * The loop lock is the machine's device lock: a vCPU that touches a device takes it too. loop_park() waits until no handler runs
- * and lets none run until loop_unpark(): between the two nothing of the loop touches guest RAM, rings or eventfds. Lock order:
- * loop lock before any lock of a backend (net, output buffer, console).
+ * The loop lock is the machine's device lock: a vCPU that touches a device takes it too. loop_park() waits
+ * until no handler runs and lets none run until loop_unpark(): between the two nothing of the loop touches
+ * guest RAM, rings or eventfds. Lock order: loop lock before any lock of a backend (net, output buffer,
+ * console).
  */
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H
@@ -19,8 +21,10 @@ Loop *loop_new(Error **errp);
 bool loop_start(Loop *l, Error **errp); /* starts the thread */
 void loop_free(Loop *l);                /* stops and joins it; NULL is fine */
 
-/* Handlers get the EPOLL* events that came. fd is borrowed. May be called with or without the lock, from any thread. */
-bool loop_add_fd(Loop *l, int fd, uint32_t events, void (*fn)(void *opaque, uint32_t events), void *opaque, Error **errp);
+/* Handlers get the EPOLL* events that came. fd is borrowed. May be called with or without the lock, from any
+ * thread. */
+bool loop_add_fd(Loop *l, int fd, uint32_t events, void (*fn)(void *opaque, uint32_t events), void *opaque,
+                 Error **errp);
 void loop_set_fd_events(Loop *l, int fd, uint32_t events); /* 0: paused */
 /* Lock held, or loop not started: after it the handler is not called again. */
 void loop_remove_fd(Loop *l, int fd);

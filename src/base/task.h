@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Task: everything that waits. Threads in the product, fibers on a simulated clock under the simulator (tests/sim).
+ * Task: everything that waits. Threads in the product, fibers on a simulated clock under the simulator
+ * (tests/sim).
  *
- * Code above this header never calls time, sleep, pthread or a socket: it uses tasks, mutexes, conditions, clock_now() and Channel.
- * Then one seed of the simulator replays a whole failure. The runtime is chosen once, before the first task, by
- * task_set_runtime(); threads are the default.
+ * Code above this header never calls time, sleep, pthread or a socket: it uses tasks, mutexes, conditions,
+ * clock_now() and Channel. Then one seed of the simulator replays a whole failure. The runtime is chosen
+ * once, before the first task, by task_set_runtime(); threads are the default.
  *
- * Times are nanoseconds of clock_now(): CLOCK_BOOTTIME, so that a frozen machine sees on its return how long it was away.
+ * Times are nanoseconds of clock_now(): CLOCK_BOOTTIME, so that a frozen machine sees on its return how long
+ * it was away.
  */
 #ifndef BASE_TASK_H
 #define BASE_TASK_H
@@ -15,9 +17,9 @@
 #include <pthread.h>
 #include <stdint.h>
 
-#define NS_PER_US INT64_C(1000)
-#define NS_PER_MS INT64_C(1000000)
-#define NS_PER_S  INT64_C(1000000000)
+#define NS_PER_US  INT64_C(1000)
+#define NS_PER_MS  INT64_C(1000000)
+#define NS_PER_S   INT64_C(1000000000)
 #define TIME_NEVER INT64_MAX
 
 typedef struct Task Task;
