@@ -135,10 +135,6 @@ Channel *listener_accept(Listener *l, Error **errp)
 
     for (;;) {
         errnum = wait_fd(l->fd, POLLIN, TIME_NEVER, &l->cancel);
-        if (errnum == ECANCELED) {
-            error_setg_errno(errp, errnum, "no longer listening on %s", l->address);
-            return NULL;
-        }
         length = sizeof(sa);
         fd = errnum ? -1 : accept4(l->fd, (struct sockaddr *)&sa, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
@@ -149,6 +145,10 @@ Channel *listener_accept(Listener *l, Error **errp)
             errno = ENOMEM;
         }
         errnum = errnum ?: errno;
+        if (canceller_raised(&l->cancel)) {
+            error_setg_errno(errp, ECANCELED, "no longer listening on %s", l->address);
+            return NULL;
+        }
         if (!passes(errnum)) {
             error_setg_errno(errp, errnum, "cannot accept connections on %s", l->address);
             return NULL;

@@ -59,7 +59,8 @@ int wait_fd(int fd, short events, int64_t deadline, const struct canceller *c)
             return errno;
         if (r == 0)
             return ETIMEDOUT;
+        /* A shutdown makes the descriptor ready as well: look at the canceller again. */
         if (r > 0 && fds[0].revents)
-            return 0;
+            return c && canceller_raised(c) ? ECANCELED : 0;
     }
 }
