@@ -1,8 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Tests over test hosts (hosts.py): Linux guests under nested KVM in emulated machines. Minutes, not seconds.
 
+# Words that choose scenarios: make check-host HOST_TESTS="a_power_cut a_frozen"
+HOST_TESTS ?=
+
+check-host: $(B)/perdure
+	$(Q)tests/host/test_redis.py --perdure $(B)/perdure $(HOST_TESTS)
+
+check-host-long: $(B)/perdure
+	$(Q)tests/host/test_redis.py --perdure $(B)/perdure --long $(HOST_TESTS)
+
 # Does the harness itself hold? Needs no perdure.
 check-host-selftest:
 	$(Q)tests/host/selftest.py
 
-.PHONY: check-host-selftest
+.PHONY: check-host check-host-long check-host-selftest

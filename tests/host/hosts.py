@@ -162,8 +162,11 @@ class Host:
             return f.read()
 
     def close(self):
+        """Off, and its cables are gone: the name is free again."""
         if self._process:
             self.power_cut()
+        for tap in self.taps.values():
+            self.net.remove_tap(tap)
 
     def __enter__(self):
         return self

@@ -25,7 +25,7 @@ GUEST_ADDRESS, GUEST_MAC = "10.77.0.100", "52:54:00:77:00:64"
 BEACON_PORT = 7777
 
 CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000
-ETH_P_ALL, PACKET_OUTGOING = 3, 4
+ETH_P_ALL, PACKET_OUTGOING, SO_RCVBUFFORCE = 3, 4, 33
 
 Frame = namedtuple("Frame", "time data")
 Beacon = namedtuple("Beacon", "time boot n random")
@@ -67,6 +67,9 @@ class Net:
         ip("link", "set", name, "master", bridge)
         self.set_link(name, True)
 
+    def remove_tap(self, name):
+        ip("link", "del", name)
+
     def set_link(self, name, up):
         ip("link", "set", name, "up" if up else "down")
 
@@ -85,7 +88,10 @@ class Capture:
         self.tap, self.frames = tap, []
         self._ending = False
         self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+        except PermissionError:  # in a user namespace
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self._sock.bind((tap, ETH_P_ALL))
         self._sock.settimeout(0.2)
         self._thread = threading.Thread(target=self._run, daemon=True)
