@@ -8,6 +8,7 @@
 The two hosts stay up from test to test, so each leaves them as it found them. "A power cut" comes last for that reason.
 """
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -263,6 +264,8 @@ def main():
             traceback.print_exc()
         print(f"{verdict:7} {test.__name__[5:].replace('_', ' ')} ({time.monotonic() - start:.1f} s)", flush=True)
     world.close()
+    if not failed:
+        shutil.rmtree(world.log_dir)
     print(f"host-selftest: {len(tests) - failed} passed, {failed} failed, 0 skipped")
     sys.exit(failed != 0)
 
