@@ -36,6 +36,10 @@ struct Arbiter {
     char kind[1100]; /* as given: "file:/shared/perdure" */
 };
 
+/* The simulator only: makes the arbiters of specs that fn knows; NULL with errp untouched passes a spec on to the kinds above. */
+typedef Arbiter *arbiter_factory_fn(const char *spec, Error **errp);
+void arbiter_set_factory(arbiter_factory_fn *fn);
+
 /* The arbiter that spec names. */
 Arbiter *arbiter_new(const char *spec, Error **errp);
 enum arbiter_answer arbiter_claim(Arbiter *a, const struct arbiter_claim *c, int64_t deadline, Error **errp);
