@@ -16,11 +16,10 @@ SYNC_TIMEOUT, TAKEOVER_TIMEOUT = 120, 90
 class Cluster:
     """Two fresh hosts and an etcd. `with Cluster(...) as c:` ends all of it."""
 
-    def __init__(self, net, image, log_dir, cpus=1):
+    def __init__(self, net, image, log_dir):
         self.a = Host(net, "A", image, log_dir=log_dir)
         self.b = Host(net, "B", image, log_dir=log_dir)
-        self.etcd, self._cpus, self._log_dir = None, cpus, log_dir
-        self._captures = {}
+        self.etcd, self._captures, self._log_dir = None, {}, log_dir
 
     def __enter__(self):
         try:
@@ -59,19 +58,19 @@ class Cluster:
 
     # perdure
 
-    def _spawn(self, host, what, arguments):
+    def spawn(self, host, what, arguments):
         """One of the two long-lived processes; the arbiter script inherits where etcd is."""
-        return host.spawn(f"ETCDCTL_ENDPOINTS={self.etcd.endpoint} exec perdure {what} --name web {arguments} "
+        return host.spawn(f"rm -f /run/guest.log; ETCDCTL_ENDPOINTS={self.etcd.endpoint} exec perdure {what} --name web {arguments} "
                           f">/run/perdure-{what}.log 2>&1")
 
-    def run_guest(self, host):
-        """Boots the guest and returns when redis in it answers; a boot that hangs is tried again."""
+    def run_guest(self, host, cpus=1, more=""):
+        """Boots the guest and returns when it serves; a boot that hangs is tried again."""
         for attempt in range(1, GUEST_BOOT_ATTEMPTS + 1):
-            job = self._spawn(host, "run", f"--cpus {self._cpus} --memory {GUEST_MEMORY} --kernel /guest/vmlinuz "
+            job = self.spawn(host, "run", f"--cpus {cpus} --memory {GUEST_MEMORY} --kernel /guest/vmlinuz "
                               f"--initrd /guest/initrd --cmdline '{GUEST_CMDLINE}' "
-                              f"--net tap=tap0,id=net0,mac={GUEST_MAC} --console file:/run/guest.log")
+                              f"--net tap=tap0,id=net0,mac={GUEST_MAC} --console file:/run/guest.log {more}")
             try:
-                wait_until(lambda: redis_answers() or not job.running, GUEST_BOOT_TIMEOUT, "redis in the guest answers")
+                wait_until(lambda: self.guest_boots(host) or not job.running, GUEST_BOOT_TIMEOUT, "the guest is ready")
             except TimeoutError:
                 if attempt == GUEST_BOOT_ATTEMPTS:
                     raise
@@ -83,9 +82,14 @@ class Cluster:
             raise CommandFailed(f"perdure run ended with {job.code}: {host.run('cat /run/perdure-run.log').out}")
         return None
 
+    @staticmethod
+    def guest_boots(host):
+        """How often the guest's console said that redis and guestd are there."""
+        return int(host.run("grep -c GUEST-READY /run/guest.log", check=False).out or 0)
+
     def standby(self, host):
         """Makes @host ready to be protected to."""
-        job = self._spawn(host, "standby", f"--listen tcp:0.0.0.0:{PORT} --net id=net0,tap=tap0 --insecure "
+        job = self.spawn(host, "standby", f"--listen tcp:0.0.0.0:{PORT} --net id=net0,tap=tap0 --insecure "
                           "--console file:/run/guest.log")
         self.wait_state(host, "LISTENING", timeout=30)
         return job

@@ -2,8 +2,9 @@
 /*
  * Runs as process 1 of the Linux guest after its /init: says where the guest is, and ends it when asked.
  *
- *     guestd BROADCAST-ADDRESS
+ *     guestd BROADCAST-ADDRESS WORDS
  *
+ * It prints WORDS once it listens.
  * Fifty times a second it broadcasts "beacon BOOT N RANDOM" to port 7777: BOOT is drawn at every boot, N
  * counts, RANDOM is drawn for each. A guest that a takeover sets back to an epoch sends some N again, so an N
  * seen from both hosts is output that left the first host without being acknowledged: nothing else on the
@@ -77,13 +78,15 @@ int main(int argc, char **argv)
     struct sockaddr_in self = {.sin_family = AF_INET, .sin_port = htons(COMMAND_PORT)};
     uint64_t boot = draw();
 
-    if (argc != 2 || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1)
+    if (argc != 3 || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1)
         return 2;
     setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &one, sizeof(one));
     if (bind(fd, (struct sockaddr *)&self, sizeof(self))) {
         perror("guestd: bind");
         return 1;
     }
+    puts(argv[2]);
+    fflush(stdout);
     for (uint64_t n = 1;; n++) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
         if (poll(&p, 1, BEACON_MS) > 0)

@@ -5,13 +5,17 @@
 HOST_TESTS ?=
 
 check-host: $(B)/perdure
-	$(Q)tests/host/test_redis.py --perdure $(B)/perdure $(HOST_TESTS)
+	@scripts/install-packages host
+	$(Q)status=0; for t in linux redis; do \
+		tests/host/test_$$t.py --perdure $(B)/perdure $(HOST_TESTS) || status=1; done; exit $$status
 
 check-host-long: $(B)/perdure
+	@scripts/install-packages host
 	$(Q)tests/host/test_redis.py --perdure $(B)/perdure --long $(HOST_TESTS)
 
 # Does the harness itself hold? Needs no perdure.
 check-host-selftest:
+	@scripts/install-packages host
 	$(Q)tests/host/selftest.py
 
 .PHONY: check-host check-host-long check-host-selftest

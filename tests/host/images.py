@@ -68,8 +68,7 @@ ip addr add "$ip" broadcast + dev eth0
 ip link set eth0 up
 redis-server --save "" --appendonly no --protected-mode no --bind 0.0.0.0 --maxmemory 32mb --logfile /redis.log &
 until redis-cli ping >/dev/null 2>&1; do sleep 0.1; done
-echo "GUEST-READY $ip after $(cut -d' ' -f1 /proc/uptime) s"
-exec /bin/guestd "${ip%.*}.255"
+exec /bin/guestd "${ip%.*}.255" "GUEST-READY $ip $(nproc) cpus after $(cut -d' ' -f1 /proc/uptime) s"
 """
 
 

@@ -9,15 +9,9 @@ client has one TCP connection, sends INCR and never sends one again: reply i has
 happens. The guest also counts aloud (guestd.c), and the frames that either host emits are recorded: a moment of the guest
 that was seen from both hosts is output that left without being acknowledged.
 """
-import argparse
-import os
-import shutil
-import sys
-import tempfile
 import time
-import traceback
 
-from cluster import Cluster
+import runner
 from hosts import *  # pylint: disable=wildcard-import,unused-wildcard-import
 
 SOME = 30  # replies that show that the service goes on; about ten come in a second
@@ -215,46 +209,5 @@ def long_test_ten_power_cuts(cluster):
     cluster.assert_hosts_showed(*order)
 
 
-def chosen_tests(words, long):
-    prefixes = ("test_", "long_test_") if long else ("test_",)
-    tests = [t for name, t in globals().items() if name.startswith(prefixes)]
-    return [t for t in tests if not words or any(word in t.__name__ for word in words)]
-
-
-def run_test(test, net, image, log_dir):
-    begin = time.monotonic()
-    directory = f"{log_dir}/{test.__name__}"
-    os.mkdir(directory)
-    try:
-        with Cluster(net, image, directory) as cluster:
-            test(cluster)
-        verdict = "ok"
-    except Exception:  # pylint: disable=broad-except
-        verdict = "FAILED"
-        traceback.print_exc(file=sys.stdout)
-    print(f"{verdict:7} {test.__name__} ({time.monotonic() - begin:.1f} s)", flush=True)
-    return verdict == "ok"
-
-
-def main():
-    parser = argparse.ArgumentParser(description="redis over two test hosts")
-    parser.add_argument("--perdure", default=f"{images.TOP}/build/perdure")
-    parser.add_argument("--long", action="store_true", help="the longer scenarios too")
-    parser.add_argument("words", nargs="*", metavar="WORD")
-    args = parser.parse_args()
-    try:
-        image = images.build(perdure=args.perdure)
-    except images.Missing as missing:
-        sys.exit(f"test_redis: {missing}")
-    net, log_dir = Net(), tempfile.mkdtemp(prefix="perdure-host-")
-    print(f"logs: {log_dir}", flush=True)
-    tests = chosen_tests(args.words, args.long)
-    passed = sum(run_test(test, net, image, log_dir) for test in tests)
-    if passed == len(tests):
-        shutil.rmtree(log_dir)
-    print(f"host: {passed} passed, {len(tests) - passed} failed, 0 skipped")
-    sys.exit(passed != len(tests))
-
-
 if __name__ == "__main__":
-    main()
+    runner.main(globals(), "redis over two test hosts")
