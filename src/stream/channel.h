@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Channel: a reliable byte pipe to a peer, blocking and cancellable. Kinds: fd (tcp, unix, file), memory, tls, and the simulator's link.
+ * Channel: a reliable byte pipe to a peer, blocking and cancellable. Kinds: fd (tcp, unix, file), memory,
+ * tls, and the simulator's link.
  *
- * One task reads and one task writes at a time (both at once is fine); channel_shutdown() may be called by any task at any time and
- * makes every call under way and every later one fail. channel_close() frees, after the users are gone.
+ * One task reads and one task writes at a time (both at once is fine); channel_shutdown() may be called by
+ * any task at any time and makes every call under way and every later one fail. channel_close() frees, after
+ * the users are gone.
  */
 #ifndef STREAM_CHANNEL_H
 #define STREAM_CHANNEL_H
@@ -16,7 +18,8 @@
 typedef struct Channel Channel;
 
 struct channel_ops {
-    /* >0 bytes; 0 end of stream; -1 with errp. Waits until at least one byte is there, or deadline (errno ETIMEDOUT). */
+    /* >0 bytes; 0 end of stream; -1 with errp. Waits until at least one byte is there, or deadline (errno
+     * ETIMEDOUT). */
     ssize_t (*read)(Channel *ch, void *buf, size_t n, int64_t deadline, Error **errp);
     /* Writes everything. */
     bool (*write)(Channel *ch, const struct iovec *iov, int n, int64_t deadline, Error **errp);
@@ -43,6 +46,8 @@ void channel_close(Channel *ch); /* NULL is fine */
 
 /* fd: owned by the channel. Sockets become non-blocking, TCP_NODELAY where it applies. */
 Channel *channel_fd_new(int fd, const char *peer);
+/* fd: stays the caller's, and as it is: a blocking one blocks, and shutdown does not end that. */
+Channel *channel_fd_borrow(int fd, const char *peer);
 
 /* An address as the user types it: tcp:HOST:PORT, unix:PATH. */
 Channel *channel_connect(const char *address, int64_t deadline, Error **errp);
@@ -58,7 +63,8 @@ void listener_close(Listener *l);
 bool channel_address_is_local(const char *address);
 bool channel_peer_is_local(const Channel *ch);
 
-/* TLS 1.3 with a pre-shared key (gnutls, PSK from a file that `perdure keygen` makes). Takes ch, also on failure. */
+/* TLS 1.3 with a pre-shared key (gnutls, PSK from a file that `perdure keygen` makes). Takes ch, also on
+ * failure. */
 struct channel_psk; /* a loaded key */
 struct channel_psk *channel_psk_load(const char *path, Error **errp);
 bool channel_psk_generate(const char *path, Error **errp); /* refuses to overwrite; mode 0600 */

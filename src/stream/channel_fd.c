@@ -23,6 +23,7 @@ struct fd_channel {
     Channel ch;
     int fd;
     bool is_socket;
+    bool borrowed;
     struct canceller cancel;
 };
 
@@ -139,7 +140,8 @@ static void fd_close(Channel *ch)
     struct fd_channel *f = (struct fd_channel *)ch;
 
     canceller_close(&f->cancel);
-    close(f->fd);
+    if (!f->borrowed)
+        close(f->fd);
     free(f);
 }
 
@@ -150,24 +152,35 @@ static const struct channel_ops fd_ops = {
     .close = fd_close,
 };
 
-Channel *channel_fd_new(int fd, const char *peer)
+Channel *channel_fd_borrow(int fd, const char *peer)
 {
     struct fd_channel *f = calloc(1, sizeof(*f));
-    int type, one = 1;
+    int type;
 
-    if (!f) {
-        close(fd);
+    if (!f)
         return NULL;
-    }
     f->ch.ops = &fd_ops;
     f->ch.deadline = TIME_NEVER;
     snprintf(f->ch.peer, sizeof(f->ch.peer), "%s", peer);
     f->fd = fd;
     f->is_socket = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){sizeof(type)}) == 0;
+    f->borrowed = true;
     canceller_init(&f->cancel);
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-    if (f->is_socket) /* what waits for an answer must not wait for more to send; not TCP: refused, no matter
-                       */
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     return &f->ch;
+}
+
+Channel *channel_fd_new(int fd, const char *peer)
+{
+    Channel *ch = channel_fd_borrow(fd, peer);
+    int one = 1;
+
+    if (!ch) {
+        close(fd);
+        return NULL;
+    }
+    ((struct fd_channel *)ch)->borrowed = false;
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    /* What waits for an answer must not wait for more to send. Not a TCP socket: refused, no matter. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    return ch;
 }

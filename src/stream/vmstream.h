@@ -11,8 +11,9 @@
 /* ch is borrowed. writable and readable streams over one channel are two VMStreams. */
 VMStream *vmstream_new_writer(Channel *ch);
 VMStream *vmstream_new_reader(Channel *ch);
-/* Reads the next whole record of in (checked), which perdure_stream_next() has just opened, and appends it verbatim to the memory
- * stream out; closes it. Refused with a sticky error on in when out would grow beyond limit bytes. */
+/* Reads the next whole record of in (checked), which perdure_stream_next() has just opened, and appends it
+ * verbatim to the memory stream out; closes it. Refused with a sticky error on in when out would grow beyond
+ * limit bytes. */
 void vmstream_copy_record(VMStream *in, VMStream *out, size_t limit);
 /* A second look at a memory stream's frames: a reader over them (borrowed). */
 VMStream *vmstream_reopen_memory(const VMStream *mem);
