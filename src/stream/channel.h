@@ -49,6 +49,9 @@ Channel *channel_fd_new(int fd, const char *peer);
 /* fd: stays the caller's, and as it is: a blocking one blocks, and shutdown does not end that. */
 Channel *channel_fd_borrow(int fd, const char *peer);
 
+/* Two ends in memory; they work on the simulator's fibers too. */
+bool channel_pair_new(Channel *ret[2], Error **errp);
+
 /* An address as the user types it: tcp:HOST:PORT, unix:PATH. */
 Channel *channel_connect(const char *address, int64_t deadline, Error **errp);
 
