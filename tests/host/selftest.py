@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Does the harness do what its tests will rely on?
 
-    selftest.py            all of it, about two minutes on two cores; perdure itself is not needed
+    selftest.py            all of it, about a minute on two cores; perdure itself is not needed
     selftest.py WORD...    only the tests whose name has one of the words
 
 The two hosts stay up from test to test, so each leaves them as it found them. "A power cut" comes last for that reason.
 """
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ import traceback
 import uuid
 
 from hosts import *  # pylint: disable=wildcard-import,unused-wildcard-import
+from network import Frame
 
 ARBITER = f"{images.TOP}/contrib/arbiter-etcd"
 GRANTED, DENIED, UNKNOWN = 0, 1, 2
@@ -107,6 +110,56 @@ def test_arbiter_in_a_host(world):
     for host, side, wants in ((world.a, "backup", GRANTED), (world.b, "primary", DENIED)):
         line = f"ETCDCTL_ENDPOINTS={world.etcd.endpoint} PERDURE_PAIR={pair} PERDURE_GENERATION=1 PERDURE_SIDE={side}"
         assert host.run(f"{line} /usr/lib/perdure/arbiter-etcd", check=False).code == wants
+
+
+# What the tests judge by can say no
+
+
+class Emitted:
+    """Stands for a Capture that saw these beacons."""
+
+    def __init__(self, *beacons):
+        self.frames = [Frame(time, beacon_frame(boot, n)) for time, boot, n in beacons]
+
+    beacons = Capture.beacons
+
+
+def beacon_frame(boot, n):
+    udp = struct.pack(">HHHH", 7777, 7777, 0, 0) + f"beacon {boot} {n} 0123".encode()
+    return bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + bytes([socket.IPPROTO_UDP]) + bytes(10) + udp
+
+
+def raises(error, function, *arguments):
+    try:
+        function(*arguments)
+    except error:
+        return True
+    return False
+
+
+def test_spans_show_who_ran(_):
+    a = Emitted((1, "one", 1), (2, "one", 2), (9, "one", 4))  # the last left late, acknowledged
+    b = Emitted((5, "one", 7), (6, "one", 8), (7, "two", 1))
+    spans = beacon_spans({"A": a, "B": b})
+    assert [(s.host, s.boot, s.first, s.last) for s in spans] == \
+        [("A", b"one", 1, 4), ("B", b"one", 7, 8), ("B", b"two", 1, 1)], spans
+    both_ran = beacon_spans({"A": Emitted((1, "one", 1), (2, "one", 3)), "B": Emitted((1, "one", 2), (2, "one", 4))})
+    assert [s.host for s in both_ran] == ["A", "B", "A", "B"]
+    assert raises(OutputEscaped, beacon_spans, {"A": a, "B": Emitted((5, "one", 4))})
+    assert raises(OutputEscaped, beacon_spans, {"A": Emitted((1, "one", 1), (2, "one", 1))})
+
+
+def test_client_notices(_):
+    for replies, error in ((b":1\r\n:2\r\n:2\r\n", "reply 3 is b':2'"), (b":1\r\n:2\r\n:4\r\n", "reply 3 is b':4'"),
+                           (b":1\r\n:2\r\n", "the connection was closed"), (b"-ERR no\r\n", "reply 1 is b'-ERR no'")):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = Client("127.0.0.1", server.getsockname()[1])
+            with server.accept()[0] as connection:
+                connection.sendall(replies)
+                connection.shutdown(socket.SHUT_WR)
+                wait_until(lambda: client.error, 10, f"the client notices that {error}")  # pylint: disable=W0640
+            assert error in str(client.error), client.error
+            assert raises(ClientError, client.wait_more, 1, 1) and raises(ClientError, client.stop)
 
 
 # The hosts
