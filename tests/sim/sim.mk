@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The simulator: the real engine on simulated hosts, links, clocks and guests (docs/simulator.md).
+
+sim_src := $(filter-out tests/sim/sim_main.c tests/sim/selftest_main.c,$(wildcard tests/sim/*.c))
+sim_obj := $(sim_src:%.c=$(B)/%.o)
+
+$(B)/tests/sim/sim $(B)/tests/sim/selftest: $(B)/tests/sim/%: $(B)/tests/sim/%_main.o $(sim_obj) $(lib_obj)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -o $@
+
+-include $(sim_obj:.o=.d) $(B)/tests/sim/sim_main.d $(B)/tests/sim/selftest_main.d
+
+check-sim: $(B)/tests/sim/selftest
+	$(Q)$(B)/tests/sim/selftest
+
+.PHONY: check-sim
