@@ -68,17 +68,21 @@ void error_propagate(Error **errp, Error *err)
 
 void error_prepend(Error **errp, const char *fmt, ...)
 {
-    char *head = NULL, *text = NULL;
+    char *head, *text;
     va_list ap;
+    int n;
 
     if (!errp || !*errp || *errp == &out_of_memory)
         return;
     va_start(ap, fmt);
-    if (vasprintf(&head, fmt, ap) >= 0 && asprintf(&text, "%s%s", head, (*errp)->text) >= 0) {
+    n = vasprintf(&head, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        return; /* the error itself is worth more than its context */
+    if (asprintf(&text, "%s%s", head, (*errp)->text) >= 0) {
         free((*errp)->text);
         (*errp)->text = text;
     }
-    va_end(ap);
     free(head);
 }
 
