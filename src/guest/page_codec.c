@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "guest/page_codec.h"
+#include "base/bitmap.h"
+#include "guest/page_copy.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define LINE  64
+#define LINES (GUEST_PAGE_SIZE / LINE)
+/* A delta of more lines than this saves less than it costs to take apart. */
+#define DELTA_LINES_MAX 56
+
+struct PageEncoder {
+    uint64_t page_count;
+    uint8_t *shadow; /* NULL: no deltas. Page by page what the other side holds */
+};
+
+static size_t shadow_bytes(const PageEncoder *e)
+{
+    return e->page_count * GUEST_PAGE_SIZE;
+}
+
+PageEncoder *page_encoder_new(uint64_t page_count, bool delta, Error **errp)
+{
+    PageEncoder *e = calloc(1, sizeof(*e));
+
+    if (!e) {
+        error_setg_errno(errp, ENOMEM, "page encoder");
+        return NULL;
+    }
+    e->page_count = page_count;
+    if (delta) {
+        e->shadow = mmap(NULL, shadow_bytes(e), PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (e->shadow == MAP_FAILED) {
+            error_setg_errno(errp, errno,
+                             "shadow of guest RAM, %" PRIu64 " MiB (protect --no-delta does without)",
+                             (uint64_t)shadow_bytes(e) >> 20);
+            free(e);
+            return NULL;
+        }
+    }
+    return e;
+}
+
+void page_encoder_free(PageEncoder *e)
+{
+    if (!e)
+        return;
+    if (e->shadow)
+        munmap(e->shadow, shadow_bytes(e));
+    free(e);
+}
+
+void page_encoder_reset(PageEncoder *e)
+{
+    if (e->shadow)
+        madvise(e->shadow, shadow_bytes(e), MADV_DONTNEED);
+}
+
+static void put_head(VMStream *f, uint64_t page, enum page_kind kind)
+{
+    perdure_stream_put_u64(f, page << 2 | kind);
+}
+
+static void put_delta(VMStream *f, uint64_t mask, const uint8_t *data)
+{
+    perdure_stream_put_u64(f, mask);
+    for (; mask; mask &= mask - 1)
+        perdure_stream_put_buffer(f, data + __builtin_ctzll(mask) * LINE, LINE);
+}
+
+static void update_shadow(uint8_t *shadow, uint64_t mask, const uint8_t *data)
+{
+    for (; mask; mask &= mask - 1) {
+        size_t offset = __builtin_ctzll(mask) * LINE;
+        memcpy(shadow + offset, data + offset, LINE);
+    }
+}
+
+enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uint8_t *data)
+{
+    uint8_t *shadow = e->shadow ? e->shadow + page * GUEST_PAGE_SIZE : NULL;
+    uint64_t mask = shadow ? page_diff(shadow, data) : UINT64_MAX;
+    enum page_kind kind = PAGE_FULL;
+
+    if (page_is_zero(data))
+        kind = PAGE_ZERO;
+    else if (mask && __builtin_popcountll(mask) <= DELTA_LINES_MAX)
+        kind = PAGE_DELTA;
+    /* A page that was written and is as before: one line says so, since every page that changed is named. */
+    else if (!mask)
+        kind = PAGE_DELTA, mask = 1;
+
+    put_head(f, page, kind);
+    if (kind == PAGE_DELTA)
+        put_delta(f, mask, data);
+    else if (kind == PAGE_FULL)
+        perdure_stream_put_buffer(f, data, GUEST_PAGE_SIZE);
+    if (shadow)
+        update_shadow(shadow, mask, data);
+    return kind;
+}
+
+/* One page of the record: its head and body, checked. body: GUEST_PAGE_SIZE bytes, of a delta the lines one
+ * after the other. */
+static bool get_page(VMStream *f, uint64_t page_count, uint64_t *page, enum page_kind *kind, uint64_t *mask,
+                     uint8_t *body)
+{
+    uint64_t head = perdure_stream_get_u64(f);
+
+    *page = head >> 2;
+    *kind = head & 3;
+    *mask = 0;
+    if (*page >= page_count || (head & 3) >= PAGE_KINDS) {
+        perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 " of kind %u: RAM has %" PRIu64 " pages", *page,
+                                 (unsigned)(head & 3), page_count);
+        return false;
+    }
+    if (*kind == PAGE_DELTA) {
+        *mask = perdure_stream_get_u64(f);
+        if (!*mask) {
+            perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": an empty delta", *page);
+            return false;
+        }
+        return perdure_stream_get_buffer(f, body, (size_t)__builtin_popcountll(*mask) * LINE);
+    }
+    return *kind != PAGE_FULL || perdure_stream_get_buffer(f, body, GUEST_PAGE_SIZE);
+}
+
+static void apply(uint8_t *ram, enum page_kind kind, uint64_t mask, const uint8_t *body)
+{
+    if (kind == PAGE_FULL) {
+        memcpy(ram, body, GUEST_PAGE_SIZE);
+    } else if (kind == PAGE_DELTA) {
+        for (; mask; mask &= mask - 1, body += LINE)
+            memcpy(ram + __builtin_ctzll(mask) * LINE, body, LINE);
+    } else if (!page_is_zero(ram)) { /* a hole stays a hole as long as nobody writes */
+        memset(ram, 0, GUEST_PAGE_SIZE);
+    }
+}
+
+/* m NULL: check only. */
+static int64_t walk(VMStream *f, GuestMemory *m, uint64_t page_count)
+{
+    uint8_t body[GUEST_PAGE_SIZE];
+    uint64_t page, mask;
+    enum page_kind kind;
+    int64_t count = 0;
+
+    while (perdure_stream_left(f)) {
+        if (!get_page(f, page_count, &page, &kind, &mask, body))
+            return -1;
+        if (m)
+            apply(guest_memory_page_host(m, page), kind, mask, body);
+        count++;
+    }
+    return perdure_stream_error(f, NULL) ? -1 : count;
+}
+
+int64_t page_decode_all(VMStream *f, GuestMemory *m)
+{
+    return walk(f, m, m->page_count);
+}
+
+int64_t page_check_all(VMStream *f, uint64_t page_count)
+{
+    return walk(f, NULL, page_count);
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "guest/page_copy.h"
+
+#include <immintrin.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define PAGE 4096
+#define LINE 64
+
+/* Scattered pages: the next one is not in the cache, and the hardware's prefetcher stops at a page's end.
+ * Eight lines ahead hides most of it. */
+#define AHEAD (8 * LINE)
+
+__attribute__((target("avx512f"))) static void copy_avx512(void *dst, const void *src)
+{
+    for (int i = 0; i < PAGE; i += LINE) {
+        _mm_prefetch((const char *)src + i + AHEAD, _MM_HINT_NTA);
+        _mm512_stream_si512((void *)((char *)dst + i), _mm512_loadu_si512((const char *)src + i));
+    }
+}
+
+__attribute__((target("avx2"))) static void copy_avx2(void *dst, const void *src)
+{
+    for (int i = 0; i < PAGE; i += LINE) {
+        const char *s = (const char *)src + i;
+        char *d = (char *)dst + i;
+        _mm_prefetch(s + AHEAD, _MM_HINT_NTA);
+        _mm256_stream_si256((void *)d, _mm256_loadu_si256((const void *)s));
+        _mm256_stream_si256((void *)(d + 32), _mm256_loadu_si256((const void *)(s + 32)));
+    }
+}
+
+static void copy_plain(void *dst, const void *src)
+{
+    memcpy(dst, src, PAGE);
+}
+
+static void copy_first(void *dst, const void *src);
+static void (*_Atomic copy)(void *dst, const void *src) = copy_first;
+
+static void copy_first(void *dst, const void *src)
+{
+    void (*best)(void *, const void *) = copy_plain;
+
+    if (__builtin_cpu_supports("avx512f"))
+        best = copy_avx512;
+    else if (__builtin_cpu_supports("avx2"))
+        best = copy_avx2;
+    atomic_store_explicit(&copy, best, memory_order_relaxed);
+    best(dst, src);
+}
+
+void page_copy(void *dst, const void *src)
+{
+    atomic_load_explicit(&copy, memory_order_relaxed)(dst, src);
+}
+
+__attribute__((target_clones("avx512f", "avx2", "default"))) static uint64_t line_or(const uint64_t *line)
+{
+    uint64_t sum = 0;
+
+    for (int i = 0; i < LINE / 8; i++)
+        sum |= line[i];
+    return sum;
+}
+
+bool page_is_zero(const void *page)
+{
+    const uint64_t *words = page;
+
+    /* Most pages that are not zero show it in their first line. */
+    for (int i = 0; i < PAGE / 8; i += LINE / 8) {
+        if (line_or(words + i))
+            return false;
+    }
+    return true;
+}
+
+static uint64_t diff_plain(const char *a, const char *b)
+{
+    uint64_t mask = 0;
+
+    for (int i = 0; i < PAGE / LINE; i++)
+        mask |= (uint64_t)(memcmp(a + i * LINE, b + i * LINE, LINE) != 0) << i;
+    return mask;
+}
+
+__attribute__((target("avx512f"))) static uint64_t diff_avx512(const char *a, const char *b)
+{
+    uint64_t mask = 0;
+
+    for (int i = 0; i < PAGE / LINE; i++) {
+        __m512i x = _mm512_loadu_si512(a + i * LINE), y = _mm512_loadu_si512(b + i * LINE);
+        mask |= (uint64_t)(_mm512_cmpneq_epi64_mask(x, y) != 0) << i;
+    }
+    return mask;
+}
+
+__attribute__((target("avx2"))) static uint64_t diff_avx2(const char *a, const char *b)
+{
+    uint64_t mask = 0;
+
+    for (int i = 0; i < PAGE / LINE; i++) {
+        const __m256i *x = (const void *)(a + i * LINE), *y = (const void *)(b + i * LINE);
+        __m256i d = _mm256_or_si256(_mm256_xor_si256(_mm256_loadu_si256(x), _mm256_loadu_si256(y)),
+                                    _mm256_xor_si256(_mm256_loadu_si256(x + 1), _mm256_loadu_si256(y + 1)));
+        mask |= (uint64_t)(!_mm256_testz_si256(d, d)) << i;
+    }
+    return mask;
+}
+
+uint64_t page_diff(const void *a, const void *b)
+{
+    if (__builtin_cpu_supports("avx512f"))
+        return diff_avx512(a, b);
+    if (__builtin_cpu_supports("avx2"))
+        return diff_avx2(a, b);
+    return diff_plain(a, b);
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "guest/staging.h"
+#include "guest/memory.h"
+#include "guest/page_copy.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define MINIMUM_BYTES (64u * 1024 * 1024)
+
+struct Staging {
+    size_t capacity, count;
+    uint64_t *pages; /* page index of each */
+    uint8_t *data;   /* capacity * GUEST_PAGE_SIZE */
+};
+
+size_t staging_default_pages(uint64_t ram_size)
+{
+    uint64_t bytes = ram_size / 8 > MINIMUM_BYTES ? ram_size / 8 : MINIMUM_BYTES;
+
+    /* More than the guest has is never used. */
+    if (bytes > ram_size)
+        bytes = ram_size;
+    return bytes / GUEST_PAGE_SIZE;
+}
+
+Staging *staging_new(size_t pages, Error **errp)
+{
+    Staging *s = calloc(1, sizeof(*s));
+    size_t bytes = pages * GUEST_PAGE_SIZE;
+
+    if (s) {
+        s->capacity = pages;
+        s->pages = malloc(pages * sizeof(*s->pages));
+        s->data =
+            mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    }
+    if (!s || !s->pages || s->data == MAP_FAILED) {
+        error_setg_errno(errp, ENOMEM, "staging area of %zu MiB", bytes >> 20);
+        staging_free(s);
+        return NULL;
+    }
+    /* Touched here, so that no page fault falls into a pause. */
+    memset(s->pages, 0, pages * sizeof(*s->pages));
+    return s;
+}
+
+void staging_free(Staging *s)
+{
+    if (!s)
+        return;
+    if (s->data && s->data != MAP_FAILED)
+        munmap(s->data, s->capacity * GUEST_PAGE_SIZE);
+    free(s->pages);
+    free(s);
+}
+
+bool staging_add(Staging *s, uint64_t page, const void *data)
+{
+    if (s->count == s->capacity)
+        return false;
+    page_copy(s->data + s->count * GUEST_PAGE_SIZE, data);
+    s->pages[s->count++] = page;
+    return true;
+}
+
+size_t staging_count(const Staging *s)
+{
+    return s->count;
+}
+
+bool staging_full(const Staging *s)
+{
+    return s->count == s->capacity;
+}
+
+uint64_t staging_page(const Staging *s, size_t i)
+{
+    return s->pages[i];
+}
+
+const uint8_t *staging_data(const Staging *s, size_t i)
+{
+    return s->data + i * GUEST_PAGE_SIZE;
+}
+
+void staging_reset(Staging *s)
+{
+    s->count = 0;
+}
