@@ -2,9 +2,10 @@
 /*
  * Error: what went wrong, for a person and for a machine.
  *
- * A function that can fail takes `Error **errp` as its last parameter and returns false (NULL, a negative number). errp may be
- * NULL: the caller does not care. A function leaves *errp untouched on success and sets it exactly once on failure; nobody reads
- * *errp before he knows that the call failed. The text says what, on which object, and what to do; no trailing newline or dot.
+ * A function that can fail takes `Error **errp` as its last parameter and returns false (NULL, a negative
+ * number). errp may be NULL: the caller does not care. A function leaves *errp untouched on success and sets
+ * it exactly once on failure; nobody reads *errp before he knows that the call failed. The text says what, on
+ * which object, and what to do; no trailing newline or dot.
  *
  *     Error *err = NULL;
  *     if (!thing_open(path, &err)) {

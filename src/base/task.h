@@ -9,6 +9,17 @@
  *
  * Times are nanoseconds of clock_now(): CLOCK_BOOTTIME, so that a frozen machine sees on its return how long
  * it was away.
+ *
+ *     task_lock(&q->mutex);
+ *     while (!q->ready && !q->stopping)
+ *         if (!task_wait_until(&q->changed, &q->mutex, deadline))
+ *             break;                                    // the deadline passed
+ *     ...
+ *     task_unlock(&q->mutex);
+ *
+ * A task inherits the signal mask of its starter. Mutexes are not recursive, and a lock that the caller holds
+ * already, an unlock of one that it does not, are assertion failures. A condition is waited for with one
+ * mutex.
  */
 #ifndef BASE_TASK_H
 #define BASE_TASK_H

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The inside of VMStream for the layers above: streams over a channel.
+ * The inside of VMStream for the layers above: streams over a channel, and whole records from one stream to
+ * another.
+ *
+ * A stream's waits end by the channel's deadline or shutdown; the sticky error then has the channel's errno
+ * (-ETIMEDOUT, -ECANCELED). After a stream is closed the channel can go on under another one: readers take no
+ * byte beyond their last record.
  */
 #ifndef STREAM_VMSTREAM_H
 #define STREAM_VMSTREAM_H
@@ -8,7 +13,8 @@
 #include <perdure/stream.h>
 #include "stream/channel.h"
 
-/* ch is borrowed. writable and readable streams over one channel are two VMStreams. */
+/* ch is borrowed. writable and readable streams over one channel are two VMStreams; one task may write while
+ * another reads. NULL: no memory. */
 VMStream *vmstream_new_writer(Channel *ch);
 VMStream *vmstream_new_reader(Channel *ch);
 /* Reads the next whole record of in (checked), which perdure_stream_next() has just opened, and appends it
