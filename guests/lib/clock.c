@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "lib/clock.h"
+#include "lib/cmdline.h"
+#include "lib/io.h"
+
+#define PIT_HZ      1193182
+#define PIT_COUNTER 0x40
+#define PIT_COMMAND 0x43
+
+static uint64_t khz;
+
+/* KVM's own leaf, where the monitor fills it in. */
+static uint64_t khz_of_cpuid(void)
+{
+    uint32_t r[4];
+
+    cpuid(0x40000000, r);
+    if (r[0] < 0x40000010 || r[0] > 0x40010000)
+        return 0;
+    cpuid(0x40000010, r);
+    return r[0];
+}
+
+static unsigned pit_read(void)
+{
+    unsigned low;
+
+    outb(PIT_COMMAND, 0); /* latch counter 0 */
+    low = inb(PIT_COUNTER);
+    return low | inb(PIT_COUNTER) << 8;
+}
+
+/* Counter 0 once down from 65536 (55 ms); its interrupt is masked. */
+static uint64_t khz_of_pit(void)
+{
+    unsigned first, now;
+    uint64_t from, to;
+
+    outb(PIT_COMMAND, 0x30);
+    outb(PIT_COUNTER, 0xff);
+    outb(PIT_COUNTER, 0xff);
+    do
+        first = pit_read();
+    while (first > 65000); /* the first clocks load the counter */
+    from = rdtsc();
+    do {
+        now = pit_read();
+        to = rdtsc();
+    } while (first - now < PIT_HZ / 50);
+    return (to - from) * PIT_HZ / (first - now) / 1000;
+}
+
+void clock_init(void)
+{
+    khz = option_number("tsc_khz", 0);
+    if (khz == 0)
+        khz = khz_of_cpuid();
+    if (khz == 0)
+        khz = khz_of_pit();
+}
+
+uint64_t clock_khz(void)
+{
+    return khz;
+}
+
+uint64_t ticks_of_us(uint64_t us)
+{
+    return us * khz / 1000;
+}
+
+uint64_t ns_of_ticks(uint64_t ticks)
+{
+    return ticks / khz * 1000000 + ticks % khz * 1000000 / khz;
+}
+
+void delay_us(uint64_t us)
+{
+    uint64_t from = rdtsc(), ticks = ticks_of_us(us);
+
+    while (rdtsc() - from < ticks)
+        cpu_relax();
+}
