@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Machine: a KVM machine, x86-64: vCPUs, in-kernel irqchip, RAM in a memfd, the devices of device_table.c. Implements Guest for the engines.
+ * Machine: a KVM machine, x86-64: vCPUs, in-kernel irqchip, RAM in a memfd, the devices of device_table.c.
+ * Implements Guest for the engines.
  *
- * Calls: machine_new (from a configuration) or machine_new_from_stream (from a peer or a file), then machine_boot or a load of state, then
- * machine_start. Threads: one a vCPU, one loop. The functions below are called by the process's main or control task, one at a time,
- * unless they say otherwise.
+ * Calls: machine_new (from a configuration) or machine_new_from_stream (from a peer or a file), then
+ * machine_boot or a load of state, then machine_start. Threads: one a vCPU, one loop. The functions below are
+ * called by the process's main or control task, one at a time, unless they say otherwise.
  */
 #ifndef MACHINE_MACHINE_H
 #define MACHINE_MACHINE_H
@@ -18,39 +19,47 @@
 
 struct machine_disk {
     char id[32];
-    char path[1024];   /* on this host: never in the stream */
+    char path[1024]; /* on this host: never in the stream */
     bool readonly;
 };
 
 struct machine_net {
     char id[32];
-    char tap[16];      /* on this host: never in the stream; empty: no cable */
+    char tap[16]; /* on this host: never in the stream; empty: no cable */
     uint8_t mac[6];
 };
 
 struct machine_config {
     char name[64];
     int cpus;
-    uint64_t memory;              /* bytes */
-    char cpu_model[8];            /* host, v2, v3, v4 */
+    uint64_t memory;   /* bytes */
+    char cpu_model[8]; /* host, v2, v3, v4 */
     char cmdline[2048];
-    void *kernel, *initrd;        /* contents, owned (malloc); initrd may be NULL */
+    void *kernel, *initrd; /* contents, owned (malloc); initrd may be NULL */
     size_t kernel_size, initrd_size;
     int disk_count, net_count;
     struct machine_disk disks[MACHINE_DISKS_MAX];
     struct machine_net nets[MACHINE_NETS_MAX];
-    char console[1024];           /* stdio | file:PATH | unix:PATH | null; on this host: never in the stream */
+    char console[1024]; /* stdio | file:PATH | unix:PATH | null; on this host: never in the stream */
 };
 
 void machine_config_free(struct machine_config *c);
 
 typedef struct Machine Machine;
 
-enum machine_event { MACHINE_STOPPED, MACHINE_RUNNING, MACHINE_RESET, MACHINE_POWEROFF, MACHINE_PANICKED, MACHINE_ERROR };
+enum machine_event {
+    MACHINE_STOPPED,
+    MACHINE_RUNNING,
+    MACHINE_RESET,
+    MACHINE_POWEROFF,
+    MACHINE_PANICKED,
+    MACHINE_ERROR
+};
 
 /* Borrows config only during the call. listener: any thread, must only wake somebody. */
 Machine *machine_new(const struct machine_config *config, Error **errp);
-/* host: path, tap and console of each id on this host; an id of the stream that host does not map is an error by name. */
+/* host: path, tap and console of each id on this host; an id of the stream that host does not map is an error
+ * by name. */
 Machine *machine_new_from_stream(VMStream *f, const struct machine_config *host, Error **errp);
 void machine_free(Machine *m);
 void machine_set_listener(Machine *m, void (*fn)(void *opaque, enum machine_event ev), void *opaque);
@@ -64,9 +73,11 @@ bool machine_boot(Machine *m, Error **errp);
 bool machine_start(Machine *m, Error **errp);
 void machine_stop(Machine *m);
 bool machine_running(const Machine *m);
-/* A request of the guest (power-off, panic) or of the user, when no engine is in charge (guest->on_request is NULL). */
+/* A request of the guest (power-off, panic) or of the user, when no engine is in charge (guest->on_request is
+ * NULL). */
 bool machine_reset(Machine *m, Error **errp);
-/* The same, asked as if the guest itself had done it: an engine in charge is told and acts on it in an acknowledged epoch. */
+/* The same, asked as if the guest itself had done it: an engine in charge is told and acts on it in an
+ * acknowledged epoch. */
 void machine_request(Machine *m, enum guest_request what);
 void machine_power_button(Machine *m);
 

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "machine/dirty_log.h"
+#include "base/bitmap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool dirty_log_init(struct dirty_log *d, struct kvm *k, GuestMemory *m, Error **errp)
+{
+    *d = (struct dirty_log){.kvm = k, .memory = m};
+    d->pending = calloc(1, bitmap_bytes(m->page_count));
+    d->scratch = calloc(1, bitmap_bytes(m->page_count));
+    if (d->pending && d->scratch)
+        return true;
+    error_setg_errno(errp, ENOMEM, "dirty page bitmaps");
+    dirty_log_destroy(d);
+    return false;
+}
+
+void dirty_log_destroy(struct dirty_log *d)
+{
+    free(d->pending);
+    free(d->scratch);
+    d->pending = d->scratch = NULL;
+}
+
+static bool set_logging(struct dirty_log *d, bool on, Error **errp)
+{
+    for (int i = 0; i < d->memory->block_count; i++) {
+        const struct ram_block *b = &d->memory->blocks[i];
+
+        if (!kvm_set_slot(d->kvm, (unsigned)i, b->gpa, b->size, b->host, on, errp))
+            return false;
+    }
+    return true;
+}
+
+/* A block's part of a bitmap over all pages: blocks begin at multiples of 64 pages. */
+static uint64_t *block_bits(const struct ram_block *b, uint64_t *map)
+{
+    return map + b->first_page / 64;
+}
+
+static bool get_log(struct dirty_log *d, int slot, Error **errp)
+{
+    const struct ram_block *b = &d->memory->blocks[slot];
+    struct kvm_dirty_log log = {.slot = (uint32_t)slot, .dirty_bitmap = block_bits(b, d->scratch)};
+
+    return kvm_call(d->kvm->vm, KVM_GET_DIRTY_LOG, &log, "KVM_GET_DIRTY_LOG", errp);
+}
+
+/* Forgets the pages in scratch and protects them again: one call over the whole slot. */
+static bool clear_log(struct dirty_log *d, int slot, Error **errp)
+{
+    const struct ram_block *b = &d->memory->blocks[slot];
+    struct kvm_clear_dirty_log clear = {
+        .slot = (uint32_t)slot,
+        .num_pages = (uint32_t)(b->size >> GUEST_PAGE_SHIFT),
+        .dirty_bitmap = block_bits(b, d->scratch),
+    };
+
+    return kvm_call(d->kvm->vm, KVM_CLEAR_DIRTY_LOG, &clear, "KVM_CLEAR_DIRTY_LOG", errp);
+}
+
+static bool any_bit(const struct ram_block *b, uint64_t *map)
+{
+    uint64_t pages = b->size >> GUEST_PAGE_SHIFT;
+
+    return bitmap_find_next(block_bits(b, map), pages, 0) < pages;
+}
+
+bool dirty_log_harvest(struct dirty_log *d, Error **errp)
+{
+    for (int i = 0; d->on && i < d->memory->block_count; i++) {
+        if (!get_log(d, i, errp))
+            return false;
+        /* Into pending even if the clear fails: a page more does no harm. */
+        if (!any_bit(&d->memory->blocks[i], d->scratch))
+            continue;
+        bitmap_or(block_bits(&d->memory->blocks[i], d->pending),
+                  block_bits(&d->memory->blocks[i], d->scratch),
+                  d->memory->blocks[i].size >> GUEST_PAGE_SHIFT);
+        d->next = 0;
+        if (!clear_log(d, i, errp))
+            return false;
+    }
+    guest_memory_take_dirty(d->memory, d->pending);
+    d->next = 0;
+    return true;
+}
+
+bool dirty_log_start(struct dirty_log *d, Error **errp)
+{
+    memset(d->pending, 0, bitmap_bytes(d->memory->page_count));
+    if (!set_logging(d, true, errp)) {
+        set_logging(d, false, NULL);
+        return false;
+    }
+    d->on = true;
+    /* KVM's log begins with every page in it; what it says after this first harvest is true. What is
+     * populated is looked up after that: a page that comes later is in the log. */
+    if (!dirty_log_harvest(d, errp)) {
+        dirty_log_stop(d);
+        return false;
+    }
+    memset(d->pending, 0, bitmap_bytes(d->memory->page_count));
+    guest_memory_populated(d->memory, d->pending);
+    d->next = 0;
+    return true;
+}
+
+void dirty_log_stop(struct dirty_log *d)
+{
+    d->on = false;
+    set_logging(d, false, NULL);
+    memset(d->pending, 0, bitmap_bytes(d->memory->page_count));
+}
+
+void dirty_log_copy(struct dirty_log *d, Staging *s, bool *ret_more)
+{
+    uint64_t page = bitmap_find_next(d->pending, d->memory->page_count, d->next);
+
+    while (page < d->memory->page_count && staging_add(s, page, guest_memory_page_host(d->memory, page))) {
+        bitmap_clear(d->pending, page);
+        page = bitmap_find_next(d->pending, d->memory->page_count, page + 1);
+    }
+    d->next = page;
+    *ret_more = page < d->memory->page_count;
+}
+
+bool dirty_log_pending(const struct dirty_log *d)
+{
+    return bitmap_find_next(d->pending, d->memory->page_count, d->next) < d->memory->page_count;
+}
+
+uint64_t dirty_log_estimate(struct dirty_log *d)
+{
+    memset(d->scratch, 0, bitmap_bytes(d->memory->page_count));
+    for (int i = 0; d->on && i < d->memory->block_count; i++)
+        get_log(d, i, NULL);
+    bitmap_or(d->scratch, d->pending, d->memory->page_count);
+    for (size_t i = 0; i < bitmap_words(d->memory->page_count); i++)
+        d->scratch[i] |= __atomic_load_n(&d->memory->dirty[i], __ATOMIC_RELAXED);
+    return bitmap_popcount(d->scratch, d->memory->page_count);
+}

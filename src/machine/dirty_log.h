@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Dirty log: which pages changed. Two sources, one pending bitmap: KVM's log of what vCPUs (and KVM itself)
+ * wrote, and the bitmap of what devices wrote.
+ *
+ * A harvest takes both and clears them FIRST; pages are copied after. A page written between the clear and
+ * the copy is copied with the new content and counts again in the next harvest: nothing is lost with the
+ * guest running, and all is exact with it paused. One task at a time.
+ */
+#ifndef MACHINE_DIRTY_LOG_H
+#define MACHINE_DIRTY_LOG_H
+
+#include "guest/memory.h"
+#include "guest/staging.h"
+#include "machine/kvm.h"
+
+struct dirty_log {
+    struct kvm *kvm;
+    GuestMemory *memory;
+    uint64_t *pending; /* by page index: harvested, not yet copied */
+    uint64_t *scratch; /* one harvest */
+    uint64_t next;     /* no pending page below */
+    bool on;
+};
+
+bool dirty_log_init(struct dirty_log *d, struct kvm *k, GuestMemory *m, Error **errp);
+void dirty_log_destroy(struct dirty_log *d);
+
+/* Every populated page is pending from here. */
+bool dirty_log_start(struct dirty_log *d, Error **errp);
+void dirty_log_stop(struct dirty_log *d);
+bool dirty_log_harvest(struct dirty_log *d, Error **errp);
+/* Copies pending pages until s is full; *ret_more: some are left. */
+void dirty_log_copy(struct dirty_log *d, Staging *s, bool *ret_more);
+bool dirty_log_pending(const struct dirty_log *d);
+/* Pending pages, and those that the next harvest would add. */
+uint64_t dirty_log_estimate(struct dirty_log *d);
+
+#endif

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "machine/machine_config.h"
+#include "base/crc32c.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FIRST_DISK_SLOT 1u
+#define FIRST_NET_SLOT  (FIRST_DISK_SLOT + MACHINE_DISKS_MAX)
+
+void machine_config_free(struct machine_config *c)
+{
+    free(c->kernel);
+    free(c->initrd);
+    c->kernel = c->initrd = NULL;
+    c->kernel_size = c->initrd_size = 0;
+}
+
+void machine_setup_free(struct machine_setup *s)
+{
+    machine_config_free(&s->config);
+}
+
+static bool name_is_good(const char *s)
+{
+    if (!*s)
+        return false;
+    for (; *s; s++)
+        if (!isalnum((unsigned char)*s) && !strchr("-_.", *s))
+            return false;
+    return true;
+}
+
+/* Ids of disks and NICs share one space: they name sections of the state and objects of the control socket.
+ */
+static bool check_ids(const struct machine_config *c, Error **errp)
+{
+    const char *ids[MACHINE_DISKS_MAX + MACHINE_NETS_MAX];
+    int n = 0;
+
+    for (int i = 0; i < c->disk_count; i++)
+        ids[n++] = c->disks[i].id;
+    for (int i = 0; i < c->net_count; i++)
+        ids[n++] = c->nets[i].id;
+    for (int i = 0; i < n; i++) {
+        if (!name_is_good(ids[i])) {
+            error_setg(errp, "id=%s: an id has letters, digits, '-', '_' and '.' only, and at least one",
+                       ids[i]);
+            return false;
+        }
+        for (int j = 0; j < i; j++)
+            if (!strcmp(ids[i], ids[j])) {
+                error_setg(errp, "id=%s is used twice", ids[i]);
+                return false;
+            }
+    }
+    return true;
+}
+
+static bool check_config(const struct machine_config *c, Error **errp)
+{
+    if (!name_is_good(c->name)) {
+        error_setg(errp, "--name '%s': a name has letters, digits, '-', '_' and '.' only, and at least one",
+                   c->name);
+        return false;
+    }
+    if (c->cpus < 1 || c->cpus > MACHINE_CPUS_MAX) {
+        error_setg(errp, "--cpus %d: 1 to %d", c->cpus, MACHINE_CPUS_MAX);
+        return false;
+    }
+    if (c->memory < MACHINE_MEMORY_MIN || c->memory > MACHINE_MEMORY_MAX || c->memory % GUEST_PAGE_SIZE) {
+        error_setg(errp, "--memory %" PRIu64 ": 16M to 1T, in whole pages", c->memory);
+        return false;
+    }
+    if (c->disk_count < 0 || c->disk_count > MACHINE_DISKS_MAX || c->net_count < 0 ||
+        c->net_count > MACHINE_NETS_MAX) {
+        error_setg(errp, "at most %d disks and %d NICs", MACHINE_DISKS_MAX, MACHINE_NETS_MAX);
+        return false;
+    }
+    if (!c->kernel_size || c->kernel_size > MACHINE_KERNEL_MAX || c->initrd_size > MACHINE_INITRD_MAX) {
+        error_setg(errp, "--kernel and --initrd: a kernel of up to 256 MiB and an initrd of up to 2 GiB");
+        return false;
+    }
+    return check_ids(c, errp);
+}
+
+static void *copy_of(const void *data, size_t size)
+{
+    void *copy = size ? malloc(size) : NULL;
+
+    return copy ? memcpy(copy, data, size) : NULL;
+}
+
+/* Locally administered, the same whenever the same machine is started again. */
+static void choose_mac(const struct machine_config *c, struct machine_net *n)
+{
+    static const uint8_t none[6];
+    uint32_t hash;
+
+    if (memcmp(n->mac, none, sizeof(none)))
+        return;
+    hash = crc32c(crc32c(0, c->name, strlen(c->name) + 1), n->id, strlen(n->id));
+    memcpy(n->mac,
+           (uint8_t[]){0x52, 0x54, (uint8_t)(hash >> 24), (uint8_t)(hash >> 16), (uint8_t)(hash >> 8),
+                       (uint8_t)hash},
+           sizeof(n->mac));
+}
+
+bool machine_setup_new(struct machine_setup *ret, const struct machine_config *c, Error **errp)
+{
+    struct machine_setup s = {.config = *c};
+
+    if (!check_config(c, errp))
+        return false;
+    for (int i = 0; i < c->disk_count; i++) {
+        s.disk_slot[i] = FIRST_DISK_SLOT + (unsigned)i;
+        if (!machine_disk_size(c->disks[i].path, &s.disk_size[i], errp)) {
+            error_prepend(errp, "disk %s: ", c->disks[i].id);
+            return false;
+        }
+    }
+    for (int i = 0; i < c->net_count; i++) {
+        s.net_slot[i] = FIRST_NET_SLOT + (unsigned)i;
+        choose_mac(c, &s.config.nets[i]);
+    }
+    s.config.kernel = copy_of(c->kernel, c->kernel_size);
+    s.config.initrd = copy_of(c->initrd, c->initrd_size);
+    if (!s.config.kernel || (c->initrd_size && !s.config.initrd)) {
+        error_setg_errno(errp, ENOMEM, "kernel and initrd");
+        machine_setup_free(&s);
+        return false;
+    }
+    *ret = s;
+    return true;
+}
+
+bool machine_disk_size(const char *path, uint64_t *ret, Error **errp)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    bool ok;
+
+    if (fd < 0) {
+        error_setg_errno(errp, errno, "%s", path);
+        return false;
+    }
+    ok = !fstat(fd, &st);
+    if (ok && S_ISBLK(st.st_mode))
+        ok = !ioctl(fd, BLKGETSIZE64, ret);
+    else if (ok)
+        *ret = (uint64_t)st.st_size;
+    if (!ok)
+        error_setg_errno(errp, errno, "%s: cannot tell its size", path);
+    close(fd);
+    return ok;
+}
+
+static bool map_disk(struct machine_setup *s, int i, const struct machine_config *host, Error **errp)
+{
+    struct machine_disk *d = &s->config.disks[i];
+    uint64_t size;
+
+    for (int j = 0; j < host->disk_count; j++) {
+        if (strcmp(host->disks[j].id, d->id))
+            continue;
+        memcpy(d->path, host->disks[j].path, sizeof(d->path));
+        if (!machine_disk_size(d->path, &size, errp)) {
+            error_prepend(errp, "disk %s: ", d->id);
+            return false;
+        }
+        if (s->disk_size[i] && size != s->disk_size[i]) {
+            error_setg(errp, "disk %s: %s has %" PRIu64 " bytes, the guest's disk has %" PRIu64, d->id,
+                       d->path, size, s->disk_size[i]);
+            return false;
+        }
+        return true;
+    }
+    error_setg(errp, "the machine has a disk %s: say where it is on this host with --disk id=%s,path=...",
+               d->id, d->id);
+    return false;
+}
+
+static bool map_net(struct machine_setup *s, int i, const struct machine_config *host, Error **errp)
+{
+    struct machine_net *n = &s->config.nets[i];
+
+    for (int j = 0; j < host->net_count; j++)
+        if (!strcmp(host->nets[j].id, n->id)) {
+            memcpy(n->tap, host->nets[j].tap, sizeof(n->tap));
+            return true;
+        }
+    error_setg(errp, "the machine has a NIC %s: say which tap it uses on this host with --net id=%s,tap=...",
+               n->id, n->id);
+    return false;
+}
+
+static bool machine_has(const struct machine_config *c, const char *id)
+{
+    for (int i = 0; i < c->disk_count; i++)
+        if (!strcmp(c->disks[i].id, id))
+            return true;
+    for (int i = 0; i < c->net_count; i++)
+        if (!strcmp(c->nets[i].id, id))
+            return true;
+    return false;
+}
+
+bool machine_setup_map(struct machine_setup *s, const struct machine_config *host, Error **errp)
+{
+    const struct machine_config *c = &s->config;
+
+    for (int i = 0; i < c->disk_count; i++)
+        if (!map_disk(s, i, host, errp))
+            return false;
+    for (int i = 0; i < c->net_count; i++)
+        if (!map_net(s, i, host, errp))
+            return false;
+    for (int i = 0; i < host->disk_count + host->net_count; i++) {
+        bool disk = i < host->disk_count;
+        const char *id = disk ? host->disks[i].id : host->nets[i - host->disk_count].id;
+
+        if (!machine_has(c, id)) {
+            error_setg(errp, "--%s id=%s: the machine %s has none of that id", disk ? "disk" : "net", id,
+                       c->name);
+            return false;
+        }
+    }
+    memcpy(s->config.console, host->console, sizeof(s->config.console));
+    return check_config(c, errp);
+}
