@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "registry/savevm_list.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+enum load_mode {
+    LOAD_ALL,     /* sections of every kind, up to STATE_END */
+    LOAD_DEVICES, /* FULL sections, up to the end of the stream */
+    CHECK_DEVICES /* the same, without calling a handler */
+};
+
+static void forget_last_load(void)
+{
+    for (struct savevm_entry *e = savevm_first(); e; e = e->next)
+        e->started = e->ended = false;
+}
+
+/* The text of the stream's first error, under the name of the section that it happened in. */
+static bool section_failed(VMStream *f, const struct savevm_entry *e, Error **errp)
+{
+    Error *err = NULL;
+
+    perdure_stream_error(f, &err);
+    error_prepend(&err, "loading %s.%u: ", e->idstr, e->instance);
+    error_propagate(errp, err);
+    return false;
+}
+
+static bool call_handler(VMStream *f, struct savevm_entry *e, Error **errp)
+{
+    int status;
+
+    if (!e->ops->load_state) {
+        error_setg(errp, "section %s.%u: the component here cannot load", e->idstr, e->instance);
+        return false;
+    }
+    status = e->ops->load_state(f, e->opaque, e->stream_version);
+    if (status < 0)
+        perdure_stream_set_error(f, status, "its handler failed with error %d", -status);
+    perdure_stream_done(f);
+    return !perdure_stream_error(f, NULL) || section_failed(f, e, errp);
+}
+
+/* The head of START and FULL: which component it is for, and whether that may have it. */
+static struct savevm_entry *read_head(VMStream *f, uint64_t id, bool full, Error **errp)
+{
+    char idstr[256];
+    uint32_t instance, version;
+    struct savevm_entry *e;
+
+    if (!perdure_stream_get_string(f, idstr, sizeof(idstr))) {
+        perdure_stream_error(f, errp);
+        return NULL;
+    }
+    instance = perdure_stream_get_u32(f);
+    version = perdure_stream_get_u32(f);
+    if (perdure_stream_error(f, errp))
+        return NULL;
+    e = savevm_find(idstr, instance);
+    if (!e || full != !!e->ops->save_state) {
+        error_setg(errp, "unknown savevm section or instance '%s.%u': this machine has no such %s", idstr,
+                   instance, full ? "device" : "live component");
+        return NULL;
+    }
+    if (version > (uint32_t)e->version) {
+        error_setg(errp, "device %s.%u: stream has version %u, this build knows %d", idstr, instance, version,
+                   e->version);
+        return NULL;
+    }
+    if (e->started) {
+        error_setg(errp, "section %s.%u is there twice", idstr, instance);
+        return NULL;
+    }
+    e->started = true;
+    e->ended = full;
+    e->stream_section = id;
+    e->stream_version = version;
+    return e;
+}
+
+/* PART and END name their section by the id that its START had. */
+static struct savevm_entry *find_open_section(uint64_t id, Error **errp)
+{
+    struct savevm_entry *e = savevm_first();
+
+    while (e && !(e->started && !e->ended && e->stream_section == id))
+        e = e->next;
+    if (!e)
+        error_setg(errp, "section %" PRIu64 " goes on without having started", id);
+    return e;
+}
+
+static bool load_section(VMStream *f, uint16_t type, uint64_t id, enum load_mode mode, Error **errp)
+{
+    bool named = type == PERDURE_RECORD_SECTION_START || type == PERDURE_RECORD_SECTION_FULL;
+    struct savevm_entry *e =
+        named ? read_head(f, id, type == PERDURE_RECORD_SECTION_FULL, errp) : find_open_section(id, errp);
+
+    if (!e)
+        return false;
+    if (type == PERDURE_RECORD_SECTION_END)
+        e->ended = true;
+    if (mode != CHECK_DEVICES)
+        return call_handler(f, e, errp);
+    perdure_stream_skip(f);
+    return !perdure_stream_error(f, NULL) || section_failed(f, e, errp);
+}
+
+static bool is_section(uint16_t type, enum load_mode mode)
+{
+    if (mode != LOAD_ALL)
+        return type == PERDURE_RECORD_SECTION_FULL;
+    return type >= PERDURE_RECORD_SECTION_START && type <= PERDURE_RECORD_SECTION_FULL;
+}
+
+/* Every component that would have saved something must have been there, whole. */
+static bool check_complete(enum load_mode mode, Error **errp)
+{
+    for (struct savevm_entry *e = savevm_first(); e; e = e->next) {
+        bool wanted = e->ops->save_state || (mode == LOAD_ALL && e->ops->save_setup && savevm_is_active(e));
+
+        if (wanted && !e->started) {
+            error_setg(errp, "the state has no section %s.%u, which this machine needs", e->idstr,
+                       e->instance);
+            return false;
+        }
+        if (e->started && !e->ended) {
+            error_setg(errp, "section %s.%u has no end", e->idstr, e->instance);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool load_sections(VMStream *f, enum load_mode mode, Error **errp)
+{
+    uint16_t type;
+    uint64_t id;
+
+    forget_last_load();
+    while (perdure_stream_next(f, &type, &id)) {
+        if (is_section(type, mode)) {
+            if (!load_section(f, type, id, mode, errp))
+                return false;
+        } else if (mode == LOAD_ALL && type == PERDURE_RECORD_STATE_END) {
+            perdure_stream_done(f);
+            return !perdure_stream_error(f, errp) && check_complete(mode, errp);
+        } else if (type & PERDURE_RECORD_OPTIONAL) {
+            perdure_stream_skip(f);
+        } else {
+            error_setg(errp, "unknown record of type 0x%x in the machine state; a newer perdure wrote it",
+                       type);
+            return false;
+        }
+    }
+    if (perdure_stream_error(f, errp))
+        return false;
+    if (mode == LOAD_ALL) {
+        error_setg(errp, "the machine state ends before its end record");
+        return false;
+    }
+    return check_complete(mode, errp);
+}
+
+static bool walk(VMStream *f, enum load_mode mode, Error **errp)
+{
+    bool ok;
+
+    savevm_walk_begin();
+    ok = load_sections(f, mode, errp);
+    savevm_walk_end();
+    return ok;
+}
+
+static bool load_setup(VMStream *f, Error **errp)
+{
+    for (struct savevm_entry *e = savevm_first(); e; e = e->next) {
+        int status = e->ops->load_setup && savevm_is_active(e) ? e->ops->load_setup(f, e->opaque) : 0;
+
+        if (status < 0) {
+            error_setg_errno(errp, -status, "%s.%u is not ready to load", e->idstr, e->instance);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Runs for everyone; ok and errp are of what came before, whose error counts. */
+static bool load_cleanup(bool ok, Error **errp)
+{
+    for (struct savevm_entry *e = savevm_first(); e; e = e->next) {
+        int status = e->ops->load_cleanup ? e->ops->load_cleanup(e->opaque) : 0;
+
+        if (status < 0 && ok) {
+            error_setg_errno(errp, -status, "%s.%u could not finish its load", e->idstr, e->instance);
+            ok = false;
+        }
+    }
+    return ok;
+}
+
+bool perdure_loadvm_all(VMStream *f, Error **errp)
+{
+    return load_cleanup(load_setup(f, errp) && walk(f, LOAD_ALL, errp), errp);
+}
+
+bool perdure_loadvm_devices(VMStream *f, Error **errp)
+{
+    return walk(f, LOAD_DEVICES, errp);
+}
+
+bool perdure_loadvm_devices_check(VMStream *f, Error **errp)
+{
+    return walk(f, CHECK_DEVICES, errp);
+}
