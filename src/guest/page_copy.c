@@ -56,7 +56,19 @@ void page_copy(void *dst, const void *src)
     atomic_load_explicit(&copy, memory_order_relaxed)(dst, src);
 }
 
-__attribute__((target_clones("avx512f", "avx2", "default"))) static uint64_t line_or(const uint64_t *line)
+/* Which clone is called is decided while the program is loaded, when ThreadSanitizer cannot run yet. */
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define CLONES
+#endif
+#endif
+#if !defined(CLONES) && !defined(__SANITIZE_THREAD__)
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#elif !defined(CLONES)
+#define CLONES
+#endif
+
+CLONES static uint64_t line_or(const uint64_t *line)
 {
     uint64_t sum = 0;
 
