@@ -105,6 +105,25 @@ static bool load(const void *data, size_t size, Error **errp)
     return ok;
 }
 
+/* By what is saved of them: the padding of structs is nobody's. */
+static void assert_same(struct thing *a, struct thing *b)
+{
+    VMStream *f[2] = {perdure_stream_open_memory(0), perdure_stream_open_memory(0)};
+    const void *data[2];
+    size_t size[2];
+
+    for (int i = 0; i < 2; i++) {
+        perdure_stream_begin(f[i], 1, 1);
+        perdure_vmstate_save(f[i], &thing_v2, i ? b : a);
+        perdure_stream_end(f[i]);
+        data[i] = perdure_stream_memory(f[i], &size[i]);
+    }
+    assert_int_equal(size[0], size[1]);
+    assert_memory_equal(data[0], data[1], size[0]);
+    for (int i = 0; i < 2; i++)
+        perdure_stream_close(f[i]);
+}
+
 static void test_round_trip(void **state)
 {
     struct thing from = example(), to = {0};
@@ -120,7 +139,7 @@ static void test_round_trip(void **state)
     assert_false(perdure_vmstate_register(&thing_v2, 0, &from, NULL)); /* taken */
     data = perdure_stream_memory(f, &size);
     assert_true(load(data, size, NULL));
-    assert_memory_equal(&from, &to, sizeof(to));
+    assert_same(&from, &to);
     perdure_vmstate_unregister(&thing_v2, &to);
     perdure_stream_close(f);
 }
