@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "registry/savevm_list.h"
 
+#include "registry/context.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static struct savevm_entry *first;
-static uint32_t next_section_id;
-static int walks;
+static struct savevm_list *list(void)
+{
+    return &registry_context_current()->savevm;
+}
 
 struct savevm_entry *savevm_first(void)
 {
-    return first;
+    return list()->first;
 }
 
 struct savevm_entry *savevm_find(const char *idstr, uint32_t instance)
 {
-    struct savevm_entry *e = first;
+    struct savevm_entry *e = list()->first;
 
     while (e && (e->instance != instance || strcmp(e->idstr, idstr)))
         e = e->next;
@@ -27,19 +29,19 @@ struct savevm_entry *savevm_find(const char *idstr, uint32_t instance)
 
 void savevm_walk_begin(void)
 {
-    walks++;
+    list()->walks++;
 }
 
 void savevm_walk_end(void)
 {
-    walks--;
+    list()->walks--;
 }
 
 static uint32_t next_instance(const char *idstr)
 {
     uint32_t next = 0;
 
-    for (struct savevm_entry *e = first; e; e = e->next) {
+    for (struct savevm_entry *e = list()->first; e; e = e->next) {
         if (!strcmp(e->idstr, idstr) && e->instance >= next)
             next = e->instance + 1;
     }
@@ -49,7 +51,7 @@ static uint32_t next_instance(const char *idstr)
 int register_savevm_live(const char *idstr, int instance_id, int version_id, const SaveVMHandlers *ops,
                          void *opaque)
 {
-    struct savevm_entry *e, **last = &first;
+    struct savevm_entry *e, **last = &list()->first;
     uint32_t instance = instance_id == -1 ? next_instance(idstr) : (uint32_t)instance_id;
 
     if (!idstr[0] || strlen(idstr) >= sizeof(e->idstr) || instance > INT32_MAX || version_id < 0 || !ops)
@@ -62,7 +64,7 @@ int register_savevm_live(const char *idstr, int instance_id, int version_id, con
     snprintf(e->idstr, sizeof(e->idstr), "%s", idstr);
     e->instance = instance;
     e->version = version_id;
-    e->section_id = next_section_id++;
+    e->section_id = list()->next_section_id++;
     e->ops = ops;
     e->opaque = opaque;
     while (*last)
@@ -82,11 +84,11 @@ static bool id_matches(const struct savevm_entry *e, const char *obj, const char
 
 void unregister_savevm(const char *obj, const char *idstr, void *opaque)
 {
-    struct savevm_entry **at = &first, *e;
+    struct savevm_entry **at = &list()->first, *e;
 
     while ((e = *at)) {
         if (e->opaque == opaque && id_matches(e, obj, idstr)) {
-            assert(!walks && "a component may not go while its state is saved or loaded");
+            assert(!list()->walks && "a component may not go while its state is saved or loaded");
             *at = e->next;
             free(e);
         } else {
