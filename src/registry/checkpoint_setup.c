@@ -46,13 +46,18 @@ static const CheckpointDeviceOps *next_ops(enum CheckpointDeviceKind kind, const
 
 static void give_answer(struct checkpoint_layer *l)
 {
-    void (*done)(void *opaque, Error *err) = l->done;
-    void *opaque = l->done_opaque;
-    Error *err = l->err;
+    void (*done)(void *opaque, Error *err);
+    void *opaque;
+    Error *err;
 
+    task_lock(&l->lock);
+    done = l->done;
+    opaque = l->done_opaque;
+    err = l->err;
     l->err = NULL;
     l->done = NULL;
     l->setting_up = false;
+    task_unlock(&l->lock);
     done(opaque, err);
 }
 
@@ -123,7 +128,7 @@ void checkpoint_device_setup_done(CheckpointDevice *dev, enum CheckpointDeviceAn
     settle(dev, CHECKPOINT_PHASE_FAILED, err);
 }
 
-/* Refuses a second setup: false with the reason. */
+/* Refuses a second setup: false with the reason. Lock held. */
 static bool begin(struct checkpoint_layer *l, Error **errp)
 {
     if (l->setting_up) {
@@ -153,12 +158,16 @@ void checkpoint_devices_setup(void (*done)(void *opaque, Error *err), void *opaq
     struct checkpoint_layer *l = checkpoint_layer();
     Error *err = NULL;
 
-    if (!begin(l, &err)) {
+    task_lock(&l->lock);
+    if (begin(l, &err)) {
+        l->done = done;
+        l->done_opaque = opaque;
+    }
+    task_unlock(&l->lock);
+    if (err) {
         done(opaque, err);
         return;
     }
-    l->done = done;
-    l->done_opaque = opaque;
     for (CheckpointDevice *dev = l->first, *next; dev; dev = next) {
         next = dev->next;
         try_next(dev);
