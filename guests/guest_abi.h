@@ -21,8 +21,8 @@
  *   walk:   size=16M  rate=0 (pages a second and processor; 0: as fast as possible)
  *   count:  pages=1024 (pages that requests dirty in turn)   dirty=2 (pages a request)
  *   dirty:  pages=1024 (window)  rate=1000 (pages a second)
- *   irq:    timer=periodic|deadline  hz=100  idle=mix|spin|halt  timeout=1000 (ms)  arp=100 (announcements a
- * second) event_idx=1|0
+ *   irq:    timer=periodic|deadline (where CPUID has it)  hz=100  idle=mix|spin|halt  timeout=1000 (ms)
+ * arp=100 (announcements a second) event_idx=1|0
  */
 #ifndef GUESTS_GUEST_ABI_H
 #define GUESTS_GUEST_ABI_H

@@ -10,6 +10,8 @@ guest_image_\name\()_end:
 
     .section .rodata
     image count
+    image dirty
+    image irq
     image walk
 
     .section .note.GNU-stack, "", @progbits

@@ -79,6 +79,7 @@ void cpu_apic_enable(void)
 
 void cpu_started(void)
 {
+    cpu_apic_enable(); /* before anyone may send it something: a disabled LAPIC drops it */
     second_runs = true;
     second();
     for (;;)
@@ -132,6 +133,14 @@ static void write_msr(uint32_t msr, uint64_t v)
 {
     __asm__ volatile("wrmsr" ::"c"(msr), "a"((uint32_t)v), "d"((uint32_t)(v >> 32))
                      : "memory"); /* #GP: start.S does it */
+}
+
+bool cpu_has_deadline(void)
+{
+    uint32_t r[4];
+
+    cpuid(1, r);
+    return r[2] >> 24 & 1;
 }
 
 void cpu_timer_deadline(unsigned hz)

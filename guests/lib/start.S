@@ -19,6 +19,7 @@
     .set MSR_TSC_DEADLINE, 0x6e0
     .set STACK, 16384
     .set IRQS, 16
+    .set TOTAL, 14
 
     .section .note.pvh, "a", @note
     .balign 4
@@ -178,7 +179,7 @@ start_second:
     jmp start32
 
     .code64
-/* One 32-byte stub a vector; IRQS a processor. The counters say what came, and where. */
+/* One 32-byte stub a vector; IRQS a processor. The counters say what came, and where; counter TOTAL is of all vectors. */
     .balign 32
     .globl irq_stubs
 irq_stubs:
@@ -186,6 +187,7 @@ irq_stubs:
     .rept IRQS * 2
     .balign 32
     lock incq irq_counts + i * 8
+    lock incq irq_counts + (i / IRQS * IRQS + TOTAL) * 8
     jmp irq_end
     .set i, i + 1
     .endr
@@ -201,6 +203,7 @@ irq_end:
 /* The last vector of each processor is the LAPIC timer in deadline mode: it arms itself again. */
     .macro deadline_stub cpu
     lock incq irq_counts + (\cpu * IRQS + IRQS - 1) * 8
+    lock incq irq_counts + (\cpu * IRQS + TOTAL) * 8
     pushq %rax
     pushq %rcx
     pushq %rdx

@@ -1,0 +1,162 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Every small guest under QEMU, with 1 and 2 processors: by its PVH entry under TCG, and as a firmware image under TCG and, where
+# /dev/kvm can be opened, under KVM. Shows that a guest is right before a monitor is judged by it. Needs root (network namespace, tap).
+#
+#   tests/vm/guests_under_qemu.sh BUILD_DIRECTORY [FILTER]     FILTER: part of a case's name, such as kvm-bios-2/irq
+set -u
+build=$1 filter=${2:-}
+dir=$(mktemp -d) ns=gq$$ passed=0 failed=0 pid=
+client() { timeout 60 ip netns exec "$ns" "$build/tests/vm/count_client" --address 10.77.0.2 "$@"; }
+
+cleanup()
+{
+    [ -n "$pid" ] && kill "$pid" 2>/dev/null
+    ip netns del "$ns" 2>/dev/null
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+
+ip netns add "$ns" || exit 1
+ip -n "$ns" link set lo up
+ip -n "$ns" tuntap add dev tap0 mode tap vnet_hdr || exit 1
+ip -n "$ns" addr add 10.77.0.1/24 dev tap0
+ip -n "$ns" link set tap0 up
+perl -e 'print pack("Q<*", $_ * 8192 .. $_ * 8192 + 8191) for 0 .. 63' >"$dir/disk"
+
+# start MODE CPUS GUEST OPTIONS: leaves pid, and the console in $dir/console
+start()
+{
+    local mode=$1 cpus=$2 guest=$3 line="ip=10.77.0.2 cpus=$2 $4" boot
+    : >"$dir/console"
+    case $mode in
+    tcg-pvh) boot=(-accel tcg -cpu max -kernel "$build/guests/$guest.elf" -append "$line") ;;
+    tcg-bios) boot=(-accel tcg -cpu max -bios "$build/guests/$guest.bin") ;;
+    kvm-bios) boot=(-accel kvm -cpu host -bios "$build/guests/$guest.bin") ;;
+    esac
+    [ "$mode" = tcg-pvh ] || boot+=(-fw_cfg "name=opt/perdure.cmdline,string=$line")
+    ip netns exec "$ns" qemu-system-x86_64 -nodefaults -display none -m 64 -smp "$cpus" "${boot[@]}" \
+        -chardev "file,id=c,path=$dir/console" -serial chardev:c \
+        -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n,disable-legacy=on \
+        -drive "if=none,id=d,file=$dir/disk,format=raw,readonly=on" -device virtio-blk-pci,drive=d,disable-legacy=on \
+        2>"$dir/stderr" &
+    pid=$!
+    for _ in $(seq 300); do
+        grep -q "^$guest: running" "$dir/console" && return 0
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "$guest did not come up"
+    return 1
+}
+
+stop()
+{
+    [ -n "$pid" ] && kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+    pid=
+}
+
+# value JSON KEY
+value() { sed -n 's/.*"'"$2"'":\[*\([0-9]*\).*/\1/p' <<<"$1"; }
+
+sane()
+{
+    local s
+    s=$(client --status) || return 1
+    echo "$s"
+    [ "$(value "$s" errors)" = 0 ] && [ "$(value "$s" state)" = 1 ] && [ "$(value "$s" frames_bad)" = 0 ]
+}
+
+# No answer a line: the guest ends, and so does QEMU (power off), or a new boot says so (resets).
+ends()
+{
+    client --print "a line of text" && grep -q "^a line of text" "$dir/console" || return 1
+    local before=0 how
+    for how in reset reset-keyboard triple-fault; do
+        before=$(grep -c ": running" "$dir/console")
+        client "--$how" || return 1
+        for _ in $(seq 300); do
+            [ "$(grep -c ": running" "$dir/console")" -gt "$before" ] && break
+            sleep 0.1
+        done
+        [ "$(grep -c ": running" "$dir/console")" -gt "$before" ] || { echo "no boot after --$how"; return 1; }
+    done
+    client --poweroff || return 1
+    for _ in $(seq 50); do
+        kill -0 "$pid" 2>/dev/null || { pid=; return 0; }
+        sleep 0.1
+    done
+    echo "still there after --poweroff"
+    return 1
+}
+
+test_walk()
+{
+    start "$1" "$2" walk "size=8M" || return 1
+    sleep 2
+    local s
+    s=$(sane) || { echo "$s"; return 1; }
+    [ "$(value "$s" rounds)" -gt 0 ]
+}
+
+test_count()
+{
+    start "$1" "$2" count "pages=64" || return 1
+    ip netns exec "$ns" ping -q -c 5 -i 0.1 -W 2 -s 1000 10.77.0.2 | grep -q " 5 received" || return 1
+    client --requests 1000 --seconds 40 && sane && client --requests 10 --seconds 20 && ends
+}
+
+test_dirty()
+{
+    start "$1" "$2" dirty "rate=2000" || return 1
+    sleep 1
+    client --control rate=5000,pages=100,reset=1 || return 1
+    sleep 2
+    client --control rate=100,pages=10,print=1 || return 1
+    sleep 0.5
+    local n
+    n=$(sed -n 's/^dirty: pages=\([0-9]*\) .*/\1/p' "$dir/console")
+    [ "${n:-0}" -gt 5000 ] && [ "$n" -lt 20000 ] && sane
+}
+
+test_irq()
+{
+    start "$1" "$2" irq "timer=$3 event_idx=$4" || return 1
+    ip netns exec "$ns" ping -q -c 100 -i 0.02 -W 2 10.77.0.2 | grep -q " 100 received" || echo "pings lost"
+    local s
+    s=$(sane) || { echo "$s"; return 1; }
+    echo "$s"
+    [ "$(value "$s" sectors)" -gt 200 ] && [ "$(value "$s" irq1)" -gt 90 ] && [ "$(value "$s" irq3)" -gt 50 ]
+}
+
+# run NAME COMMAND...
+run()
+{
+    case $1 in *"$filter"*) ;; *) return ;; esac
+    local name=$1 from=$SECONDS
+    shift
+    if "$@" >"$dir/log" 2>&1; then
+        passed=$((passed + 1))
+        echo "  ok    $name ($((SECONDS - from)) s)"
+    else
+        failed=$((failed + 1))
+        echo "  FAIL  $name"
+        sed 's/^/        /' "$dir/log" "$dir/console" "$dir/stderr" | tail -30
+    fi
+    stop
+}
+
+modes="tcg-pvh tcg-bios"
+[ -w /dev/kvm ] && modes="$modes kvm-bios"
+for mode in $modes; do
+    for cpus in 1 2; do
+        run "$mode-$cpus/walk" test_walk "$mode" $cpus
+        run "$mode-$cpus/count" test_count "$mode" $cpus
+        run "$mode-$cpus/dirty" test_dirty "$mode" $cpus
+        run "$mode-$cpus/irq" test_irq "$mode" $cpus periodic 1
+        run "$mode-$cpus/irq-deadline" test_irq "$mode" $cpus deadline 0
+    done
+done
+echo "guests under qemu: $passed passed, $failed failed, 0 skipped"
+[ "$failed" = 0 ]
