@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * NetPort: a chain of Ethernet ports between a NIC and the world: virtio-net -> output buffer -> tap. {ops, next}: send goes
- * outwards, receive comes inwards.
+ * NetPort: a chain of Ethernet ports between a NIC and the world: virtio-net -> output buffer -> tap. {ops,
+ * next}: send goes outwards, receive comes inwards.
  *
- * Frames may carry a virtio_net_hdr (12 bytes, little-endian, modern) in front; all of a chain agree on that (vnet_hdr).
+ * Frames may carry a virtio_net_hdr (12 bytes, little-endian, modern) in front; all of a chain agree on that
+ * (vnet_hdr).
  */
 #ifndef NET_NET_H
 #define NET_NET_H
@@ -13,16 +14,17 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#define NET_VNET_HDR_SIZE  12u
-#define NET_FRAME_MAX      (65536u + 64u + NET_VNET_HDR_SIZE)
+#define NET_VNET_HDR_SIZE 12u
+#define NET_FRAME_MAX     (65536u + 64u + NET_VNET_HDR_SIZE)
 
 typedef struct NetPort NetPort;
 
 struct net_port_ops {
-    /* Takes a whole frame (header first) or nothing: false means full, try again after writable(). Never drops. */
+    /* Takes a whole frame (header first) or nothing: false means full, try again after writable(). Never
+     * drops. */
     bool (*send)(NetPort *p, const struct iovec *iov, int n);
-    /* Reads one received frame into buf (header first): its size; 0 none is waiting; never more than size (larger frames are
-     * dropped). */
+    /* Reads one received frame into buf (header first): its size; 0 none is waiting; never more than size
+     * (larger frames are dropped). */
     size_t (*receive)(NetPort *p, void *buf, size_t size);
     /* Offloads the guest accepted (VIRTIO_NET_F_GUEST_* bits): tap's TUNSETOFFLOAD. */
     bool (*set_offload)(NetPort *p, uint64_t guest_features, Error **errp);
@@ -33,8 +35,8 @@ struct net_port_ops {
 
 struct NetPort {
     const struct net_port_ops *ops;
-    NetPort *next;      /* outwards */
-    const char *id;     /* "net0" */
+    NetPort *next;  /* outwards */
+    const char *id; /* "net0" */
     /* Set by the NIC: send may succeed again. Any thread; must only wake. */
     void (*writable)(void *opaque);
     void *writable_opaque;
