@@ -11,6 +11,9 @@
 #define LEAF_XSAVE     0xdu
 #define LEAF_TOPOLOGY2 0x1fu
 
+#define ECX_TSC_DEADLINE (1u << 24)
+#define ECX_HYPERVISOR   (1u << 31)
+
 #define XCR0_X87_SSE 3u
 #define XCR0_AVX     7u
 #define XCR0_AVX512  0xe7u
@@ -43,6 +46,18 @@ static uint32_t word_value(const struct cpuid *c, const struct cpuid_word *w)
     return e ? *reg_of((struct kvm_cpuid_entry2 *)e, w->reg) : 0;
 }
 
+/* Two that KVM gives its guests without naming them: that there is a hypervisor, and the deadline timer of its LAPIC. */
+static void add_unnamed(const struct kvm *k, struct cpuid *c)
+{
+    struct kvm_cpuid_entry2 *e = find_mutable(c, LEAF_FEATURES, 0);
+
+    if (!e)
+        return;
+    e->ecx |= ECX_HYPERVISOR;
+    if (kvm_ioctl(k->fd, KVM_CHECK_EXTENSION, (void *)KVM_CAP_TSC_DEADLINE_TIMER) > 0)
+        e->ecx |= ECX_TSC_DEADLINE;
+}
+
 bool cpuid_supported(const struct kvm *k, struct cpuid *ret, Error **errp)
 {
     struct {
@@ -54,6 +69,7 @@ bool cpuid_supported(const struct kvm *k, struct cpuid *ret, Error **errp)
         return false;
     ret->count = all.head.nent;
     memcpy(ret->entries, all.entries, all.head.nent * sizeof(ret->entries[0]));
+    add_unnamed(k, ret);
     return true;
 }
 
