@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <perdure/vmstate.h>
+#include "stream/vmstream.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -178,14 +179,11 @@ static int load_state(VMStream *f, void *opaque, int version)
 {
     struct registration *r = opaque;
     Error *err = NULL;
-    int status;
 
     if (perdure_vmstate_load(f, r->description, r->opaque, version, &err))
         return 0;
-    perdure_stream_set_error(f, -EINVAL, "%s", error_get_pretty(err));
-    error_free(err);
-    status = perdure_stream_error(f, NULL);
-    return status ? status : -EINVAL;
+    vmstream_take_error(f, err);
+    return perdure_stream_error(f, NULL);
 }
 
 static const SaveVMHandlers vmstate_handlers = {.save_state = save_state, .load_state = load_state};

@@ -49,8 +49,6 @@ struct VMStream {
 #define FRAME_MAX_SIZE (FRAME_HEADER_SIZE + (size_t)PERDURE_STREAM_CHUNK)
 
 VMStream *vmstream_alloc(enum vmstream_kind kind, size_t capacity);
-/* Takes err, an error of the channel, as the sticky one. */
-void vmstream_take_error(VMStream *f, Error *err);
 static inline bool vmstream_is_writer(const VMStream *f)
 {
     return f->kind == VMSTREAM_WRITER || f->kind == VMSTREAM_MEMORY;

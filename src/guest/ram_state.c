@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "guest/ram_state.h"
+
+#include "base/bitmap.h"
+#include "guest/page_codec.h"
+#include "stream/vmstream.h"
+#include <perdure/savevm.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* Pages of one pass: 16 MiB, so that whoever walks looks at its clock and its cancel button often enough. */
+#define BATCH_PAGES 4096u
+
+enum ram_body { RAM_BLOCKS = 1, RAM_PAGES = 2 };
+
+struct ram_state {
+    Guest *guest;
+    bool live;
+    /* of the save under way */
+    PageEncoder *encoder;
+    uint64_t *pages;     /* stopped: those that exist */
+    uint64_t next, left; /* stopped: the next to look at; how many are still to be written */
+    Staging *staging;    /* live */
+    bool tracking;
+    /* of the load under way */
+    bool blocks_seen;
+    struct ram_state *chain;
+};
+
+/* One a Guest: a process has one, the simulator two. */
+static struct ram_state *states;
+
+/* A handler's failure goes to the stream, whose first error is reported. Takes err. */
+static int failed(VMStream *f, Error *err)
+{
+    vmstream_take_error(f, err);
+    return perdure_stream_error(f, NULL);
+}
+
+/* --- saving --- */
+
+static bool prepare_stopped(struct ram_state *r, Error **errp)
+{
+    const GuestMemory *m = r->guest->memory;
+
+    r->pages = calloc(1, bitmap_bytes(m->page_count));
+    if (!r->pages) {
+        error_setg_errno(errp, ENOMEM, "bitmap of guest RAM");
+        return false;
+    }
+    guest_memory_populated(m, r->pages);
+    r->next = 0;
+    r->left = bitmap_popcount(r->pages, m->page_count);
+    return true;
+}
+
+static bool prepare_live(struct ram_state *r, Error **errp)
+{
+    r->staging = staging_new(BATCH_PAGES, errp);
+    r->tracking = r->staging && r->guest->ops->tracking_start(r->guest, errp);
+    return r->tracking;
+}
+
+static int ram_save_setup(VMStream *f, void *opaque)
+{
+    struct ram_state *r = opaque;
+    const GuestMemory *m = r->guest->memory;
+    Error *err = NULL;
+
+    r->encoder = page_encoder_new(m->page_count, false, &err);
+    if (!r->encoder || !(r->live ? prepare_live(r, &err) : prepare_stopped(r, &err)))
+        return failed(f, err);
+    perdure_stream_put_u8(f, RAM_BLOCKS);
+    perdure_stream_put_u32(f, m->block_count);
+    for (int i = 0; i < m->block_count; i++) {
+        perdure_stream_put_u64(f, m->blocks[i].gpa);
+        perdure_stream_put_u64(f, m->blocks[i].size);
+    }
+    return 0;
+}
+
+/* Up to limit pages of those that exist. */
+static void put_existing(struct ram_state *r, VMStream *f, uint64_t limit)
+{
+    const GuestMemory *m = r->guest->memory;
+
+    for (; r->left && limit; r->left--, limit--) {
+        uint64_t page = bitmap_find_next(r->pages, m->page_count, r->next);
+
+        page_encode(r->encoder, f, page, guest_memory_page_host(m, page));
+        r->next = page + 1;
+    }
+}
+
+/* One staging area full of pages that changed; live: the guest runs. */
+static int put_changed(struct ram_state *r, VMStream *f, bool live, bool *ret_more)
+{
+    Error *err = NULL;
+
+    staging_reset(r->staging);
+    if (!r->guest->ops->collect(r->guest, r->staging, live, ret_more, &err))
+        return failed(f, err);
+    for (size_t i = 0; i < staging_count(r->staging); i++)
+        page_encode(r->encoder, f, staging_page(r->staging, i), staging_data(r->staging, i));
+    return 0;
+}
+
+static int ram_save_iterate(VMStream *f, void *opaque)
+{
+    struct ram_state *r = opaque;
+    bool more = false;
+    int status;
+
+    perdure_stream_put_u8(f, RAM_PAGES);
+    if (!r->live) {
+        put_existing(r, f, BATCH_PAGES);
+        return !r->left;
+    }
+    status = put_changed(r, f, true, &more);
+    return status < 0 ? status : !more && !staging_count(r->staging);
+}
+
+static int ram_save_complete(VMStream *f, void *opaque)
+{
+    struct ram_state *r = opaque;
+    bool more = r->live;
+    int status = 0;
+
+    perdure_stream_put_u8(f, RAM_PAGES);
+    if (!r->live)
+        put_existing(r, f, UINT64_MAX);
+    while (more && status == 0 && !perdure_stream_error(f, NULL))
+        status = put_changed(r, f, false, &more);
+    return status;
+}
+
+static void ram_save_pending(VMStream *f, void *opaque, uint64_t threshold, uint64_t *precopy_only,
+                             uint64_t *compatible, uint64_t *postcopy_only)
+{
+    struct ram_state *r = opaque;
+    uint64_t pages = r->live ? r->guest->ops->changed_pages(r->guest) : r->left;
+
+    (void)f, (void)threshold, (void)compatible, (void)postcopy_only;
+    *precopy_only += pages * GUEST_PAGE_SIZE;
+}
+
+/* Also where setup never ran, or failed half-way. */
+static void ram_save_cleanup(void *opaque)
+{
+    struct ram_state *r = opaque;
+
+    if (r->tracking)
+        r->guest->ops->tracking_stop(r->guest);
+    r->tracking = false;
+    page_encoder_free(r->encoder);
+    r->encoder = NULL;
+    staging_free(r->staging);
+    r->staging = NULL;
+    free(r->pages);
+    r->pages = NULL;
+    r->left = 0;
+}
+
+/* --- loading --- */
+
+static int ram_load_setup(VMStream *f, void *opaque)
+{
+    struct ram_state *r = opaque;
+
+    (void)f;
+    r->blocks_seen = false;
+    return 0;
+}
+
+/* The stream's blocks must be those of this machine: same places, same sizes. */
+static int load_blocks(struct ram_state *r, VMStream *f)
+{
+    GuestMemory *m = r->guest->memory;
+    uint32_t count = perdure_stream_get_u32(f);
+    uint64_t total = 0;
+    bool same = count == (uint32_t)m->block_count;
+    Error *err = NULL;
+
+    for (uint32_t i = 0; i < count && !perdure_stream_error(f, NULL); i++) {
+        uint64_t gpa = perdure_stream_get_u64(f), size = perdure_stream_get_u64(f);
+
+        same = same && gpa == m->blocks[i].gpa && size == m->blocks[i].size;
+        total += size;
+    }
+    if (perdure_stream_error(f, NULL))
+        return -EBADMSG;
+    if (!same) {
+        perdure_stream_set_error(f, -EINVAL,
+                                 "the state has %" PRIu64 " MiB of RAM, this machine %" PRIu64
+                                 " MiB; they must be the same",
+                                 total >> 20, m->size >> 20);
+        return -EINVAL;
+    }
+    r->blocks_seen = true;
+    return guest_memory_clear(m, &err) ? 0 : failed(f, err);
+}
+
+static int ram_load(VMStream *f, void *opaque, int version)
+{
+    struct ram_state *r = opaque;
+    unsigned body = perdure_stream_get_u8(f);
+
+    (void)version;
+    if (body == RAM_BLOCKS && !r->blocks_seen)
+        return load_blocks(r, f);
+    if (body == RAM_PAGES && r->blocks_seen)
+        return page_decode_all(f, r->guest->memory) < 0 ? -EBADMSG : 0;
+    perdure_stream_set_error(f, -EBADMSG, "unexpected contents of kind %u", body);
+    return -EBADMSG;
+}
+
+/* --- the list --- */
+
+static const SaveVMHandlers ram_handlers = {
+    .save_setup = ram_save_setup,
+    .save_live_iterate = ram_save_iterate,
+    .save_live_complete_precopy = ram_save_complete,
+    .save_live_pending = ram_save_pending,
+    .save_cleanup = ram_save_cleanup,
+    .load_setup = ram_load_setup,
+    .load_state = ram_load,
+};
+
+static struct ram_state **find(const Guest *g)
+{
+    struct ram_state **at = &states;
+
+    while (*at && (*at)->guest != g)
+        at = &(*at)->chain;
+    return at;
+}
+
+bool ram_state_register(Guest *g, Error **errp)
+{
+    struct ram_state *r = calloc(1, sizeof(*r));
+    int status = -ENOMEM;
+
+    if (r) {
+        r->guest = g;
+        status = register_savevm_live("ram", 0, 1, &ram_handlers, r);
+    }
+    if (status < 0) {
+        error_setg_errno(errp, -status, "cannot register guest RAM for saving");
+        free(r);
+        return false;
+    }
+    r->chain = states;
+    states = r;
+    return true;
+}
+
+void ram_state_unregister(Guest *g)
+{
+    struct ram_state **at = find(g), *r = *at;
+
+    if (!r)
+        return;
+    *at = r->chain;
+    unregister_savevm(NULL, "ram", r);
+    ram_save_cleanup(r);
+    free(r);
+}
+
+void ram_state_set_live(Guest *g, bool live)
+{
+    struct ram_state *r = *find(g);
+
+    assert(r && !r->encoder);
+    r->live = live;
+}

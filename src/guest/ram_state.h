@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * RAM as a component of the savevm list, "ram": how a state file, and later a migration, gets its pages.
+ *
+ * Continuous checkpoints do not come this way (they move RAM by epochs, and walk only the devices).
+ *
+ * Stopped (the default): each pass writes the next pages that exist in the memory file; what does not exist
+ * is zero. Live: change tracking of the Guest is on from setup to cleanup, each pass writes pages that
+ * changed, and complete, with the guest paused, the last of them. Loading clears RAM first; blocks of other
+ * sizes than here are refused by size.
+ *
+ * START: u8 1, u32 blocks, for each u64 guest physical address, u64 bytes. PART and END: u8 2, then pages as
+ * of page_codec.h, to the end of the record (docs/wire-format.md).
+ *
+ * Order of calls: register when the machine is made, before its devices (so that it is loaded before them);
+ * set_live while no save is under way; unregister before the machine goes. Threads: those of the savevm
+ * walks.
+ */
+#ifndef GUEST_RAM_STATE_H
+#define GUEST_RAM_STATE_H
+
+#include "guest/guest.h"
+
+/* g is borrowed until unregistered. false: there is RAM on the list already. */
+bool ram_state_register(Guest *g, Error **errp);
+/* Nothing happens if g is not registered. */
+void ram_state_unregister(Guest *g);
+/* Of the saves after this call. */
+void ram_state_set_live(Guest *g, bool live);
+
+#endif
