@@ -13,7 +13,8 @@ guest_images := $(B)/guests/images.o
 GUEST_CFLAGS := -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-pie -mcmodel=small -mno-red-zone -mgeneral-regs-only \
 	-fno-stack-protector -fno-asynchronous-unwind-tables -fno-strict-aliasing -fcf-protection=none -Iguests $(WARN)
 
-# Not part of `all` for who builds the library alone; the program carries the images.
+$(B)/perdure: $(guest_images)
+
 guests: $(guest_elf) $(guest_bin)
 
 $(B)/guests/%.o: guests/%.c guests/guests.mk

@@ -69,14 +69,18 @@ static void pace(int cpu, uint64_t *next)
         *next = rdtsc();
 }
 
+static void clear_pages(void)
+{
+    for (uint64_t p = 0; p < status.walk.size / GUEST_PAGE; p++) {
+        memset(page_at(p), 0, GUEST_PAGE);
+        *stamp_at(p, 0) = guest_walk_stamp(p, 0);
+    }
+}
+
 static void walk(int cpu)
 {
     uint64_t pages = status.walk.size / GUEST_PAGE / status.cpus, first = pages * cpu, next;
 
-    for (uint64_t p = first; p < first + pages; p++) {
-        memset(page_at(p), 0, GUEST_PAGE);
-        *stamp_at(p, 0) = guest_walk_stamp(p, 0);
-    }
     next = rdtsc();
     for (uint64_t value = 1; status.errors == 0; value++) {
         status.walk.value[cpu] = value;
@@ -106,6 +110,7 @@ void guest_main(void)
     status.walk.start = option_number("start", 16 << 20) & ~(uint64_t)(GUEST_PAGE - 1);
     status.walk.size = option_number("size", 16 << 20);
     rate = pages_a_second ? clock_khz() * 1000 / pages_a_second : 0;
+    clear_pages(); /* who sees the guest running may rely on them */
     if (option_number("cpus", 1) > 1) {
         if (!cpu_start_second(second_main)) {
             guest_fail(GUEST_ERROR_SETUP, 0, 1, 2);

@@ -3,7 +3,7 @@
 
 unit_src  := $(wildcard tests/unit/test_*.c)
 unit_bin  := $(unit_src:%.c=$(B)/%)
-test_objs := $(lib_obj) $(filter-out $(B)/src/cli/main.o,$(prog_obj))
+test_objs := $(lib_obj) $(filter-out $(B)/src/cli/main.o,$(prog_obj)) $(guest_images)
 
 $(unit_bin): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(test_objs)
 	@echo "  LD    $@"

@@ -36,7 +36,8 @@ start()
     kvm-bios) boot=(-accel kvm -cpu host -bios "$build/guests/$guest.bin") ;;
     esac
     [ "$mode" = tcg-pvh ] || boot+=(-fw_cfg "name=opt/perdure.cmdline,string=$line")
-    ip netns exec "$ns" qemu-system-x86_64 -nodefaults -display none -m 64 -smp "$cpus" "${boot[@]}" \
+    ip netns exec "$ns" qemu-system-x86_64 -nodefaults -display none -m 64 \
+        -object "memory-backend-file,id=m,size=64M,mem-path=$dir/ram,share=on" -machine memory-backend=m -smp "$cpus" "${boot[@]}" \
         -chardev "file,id=c,path=$dir/console" -serial chardev:c \
         -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n,disable-legacy=on \
         -drive "if=none,id=d,file=$dir/disk,format=raw,readonly=on" -device virtio-blk-pci,drive=d,disable-legacy=on \
@@ -100,11 +101,44 @@ test_walk()
     [ "$(value "$s" rounds)" -gt 0 ]
 }
 
+# poke OFFSET BYTE: into the running guest's RAM
+poke() { printf "\\x$2" | dd of="$dir/ram" bs=1 seek=$(($1)) conv=notrunc status=none; }
+
+# A page put back by a byte, or a stamp lost, must be found: otherwise all the silence of walk proves nothing.
+test_walk_finds()
+{
+    start "$1" "$2" walk "size=4M rate=1000" || return 1
+    [ "$(dd if="$dir/ram" bs=1 skip=$((0x200000)) count=8 status=none)" = PERDSTAT ] || return 1
+    poke "0x1000000 + 4096 * 100 + $3" 99
+    for _ in $(seq 50); do
+        grep -q "^TORN page=1064000 " "$dir/console" && break
+        sleep 0.1
+    done
+    grep -q "^TORN page=1064000 " "$dir/console" && [ "$(value "$(client --status)" error)" = 1 ]
+}
+
 test_count()
 {
     start "$1" "$2" count "pages=64" || return 1
     ip netns exec "$ns" ping -q -c 5 -i 0.1 -W 2 -s 1000 10.77.0.2 | grep -q " 5 received" || return 1
     client --requests 1000 --seconds 40 && sane && client --requests 10 --seconds 20 && ends
+}
+
+# A guest that forgets must be noticed by the client, unless it was told that this may happen.
+test_count_finds()
+{
+    local s
+    start "$1" "$2" count "" || return 1
+    client --seconds 2.5 --interval-us 1000 --timeline >"$dir/client" &
+    sleep 0.7
+    client --reset || return 1
+    wait $! && { echo "the client found nothing"; return 1; }
+    s=$(tail -1 "$dir/client")
+    cat "$dir/client"
+    [ "$(value "$s" lost)" -gt 0 ] && [ "$(value "$s" reboots)" = 1 ] || return 1
+    client --seconds 2 --interval-us 1000 --allow-reboots &
+    sleep 0.5
+    client --reset && wait $!
 }
 
 test_dirty()
@@ -130,6 +164,18 @@ test_irq()
     [ "$(value "$s" sectors)" -gt 200 ] && [ "$(value "$s" irq1)" -gt 90 ] && [ "$(value "$s" irq3)" -gt 50 ]
 }
 
+# The device is told behind the guest's back to send no interrupts: the guest must find that, and still answer.
+test_irq_finds()
+{
+    start "$1" "$2" irq "event_idx=0 timeout=300" || return 1
+    poke "0x$(nm "$build/guests/irq.elf" | sed -n 's/ b memory$//p') + 1024" 01
+    for _ in $(seq 50); do
+        grep -q "^STUCK queue=blk used=yes" "$dir/console" && break
+        sleep 0.1
+    done
+    grep -q "^STUCK queue=blk used=yes" "$dir/console" && sleep 1.2 && [ "$(value "$(client --status)" error)" = 2 ]
+}
+
 # run NAME COMMAND...
 run()
 {
@@ -152,11 +198,14 @@ modes="tcg-pvh tcg-bios"
 for mode in $modes; do
     for cpus in 1 2; do
         run "$mode-$cpus/walk" test_walk "$mode" $cpus
+        run "$mode-$cpus/walk-finds" test_walk_finds "$mode" $cpus 0
         run "$mode-$cpus/count" test_count "$mode" $cpus
+        run "$mode-$cpus/count-finds" test_count_finds "$mode" $cpus
         run "$mode-$cpus/dirty" test_dirty "$mode" $cpus
         run "$mode-$cpus/irq" test_irq "$mode" $cpus periodic 1
         run "$mode-$cpus/irq-deadline" test_irq "$mode" $cpus deadline 0
+        run "$mode-$cpus/irq-finds" test_irq_finds "$mode" $cpus
     done
 done
-echo "guests under qemu: $passed passed, $failed failed, 0 skipped"
+echo "guests-qemu: $passed passed, $failed failed, 0 skipped"
 [ "$failed" = 0 ]
