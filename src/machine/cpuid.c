@@ -46,7 +46,8 @@ static uint32_t word_value(const struct cpuid *c, const struct cpuid_word *w)
     return e ? *reg_of((struct kvm_cpuid_entry2 *)e, w->reg) : 0;
 }
 
-/* Two that KVM gives its guests without naming them: that there is a hypervisor, and the deadline timer of its LAPIC. */
+/* Two that KVM gives its guests without naming them: that there is a hypervisor, and the deadline timer of
+ * its LAPIC. */
 static void add_unnamed(const struct kvm *k, struct cpuid *c)
 {
     struct kvm_cpuid_entry2 *e = find_mutable(c, LEAF_FEATURES, 0);

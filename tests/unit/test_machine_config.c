@@ -12,6 +12,8 @@
 
 static char disk_path[] = "/tmp/perdure-test-config.XXXXXX";
 
+#define set(field, text) snprintf(field, sizeof(field), "%s", text)
+
 static struct machine_config *example(void)
 {
     struct machine_config *c = calloc(1, sizeof(*c));
@@ -24,11 +26,11 @@ static struct machine_config *example(void)
     memset(c->initrd, 7, 600000);
     c->initrd_size = 600000;
     c->disk_count = c->net_count = 1;
-    strcpy(c->disks[0].id, "root");
+    set(c->disks[0].id, "root");
     snprintf(c->disks[0].path, sizeof(c->disks[0].path), "%s", disk_path);
-    strcpy(c->nets[0].id, "net0");
-    strcpy(c->nets[0].tap, "tap7");
-    strcpy(c->console, "null");
+    set(c->nets[0].id, "net0");
+    set(c->nets[0].tap, "tap7");
+    set(c->console, "null");
     return c;
 }
 
@@ -212,16 +214,16 @@ static void test_bad_configs(void **state)
             c->memory += 1;
             break;
         case 4:
-            strcpy(c->name, "a/b");
+            set(c->name, "a/b");
             break;
         case 5:
-            strcpy(c->nets[0].id, "root");
+            set(c->nets[0].id, "root");
             break;
         case 6:
             c->disks[0].id[0] = 0;
             break;
         case 7:
-            strcpy(c->disks[0].path, "/nonexistent/x");
+            set(c->disks[0].path, "/nonexistent/x");
             break;
         case 8:
             c->disk_count = MACHINE_DISKS_MAX + 1;
@@ -259,14 +261,14 @@ static void test_mapping(void **state)
     assert_string_equal(s->config.disks[0].path, disk_path);
     assert_string_equal(s->config.nets[0].tap, "tap7");
 
-    strcpy(host->disks[0].id, "data");
+    set(host->disks[0].id, "data");
     map_fails(s, host, "root");
-    strcpy(host->disks[0].id, "root");
-    strcpy(host->nets[0].id, "net1");
+    set(host->disks[0].id, "root");
+    set(host->nets[0].id, "net1");
     map_fails(s, host, "net0");
-    strcpy(host->nets[0].id, "net0");
+    set(host->nets[0].id, "net0");
     host->net_count = 2;
-    strcpy(host->nets[1].id, "extra");
+    set(host->nets[1].id, "extra");
     map_fails(s, host, "extra");
     host->net_count = 1;
     s->disk_size[0] = 999;

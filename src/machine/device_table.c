@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "machine/device_table.h"
+#include "net/output_buffer.h"
+
+#include <string.h>
+
+static Device *make_serial(struct device_table *t, int i, Error **errp)
+{
+    (void)i;
+    return t->serial = serial_new(t->host, t->gate, errp);
+}
+
+static Device *make_rtc(struct device_table *t, int i, Error **errp)
+{
+    (void)i;
+    return rtc_new(t->host, errp);
+}
+
+static Device *make_pm(struct device_table *t, int i, Error **errp)
+{
+    (void)i;
+    return t->pm = pm_new(t->host, errp);
+}
+
+static Device *make_pci(struct device_table *t, int i, Error **errp)
+{
+    (void)i;
+    return pci_host_new(t->host, errp);
+}
+
+static Device *make_disk(struct device_table *t, int i, Error **errp)
+{
+    const struct machine_disk *d = &t->setup->config.disks[i];
+
+    return virtio_blk_new(t->host, d->id, t->setup->disk_slot[i], d->path, d->readonly, errp);
+}
+
+/* NIC -> output buffer -> tap */
+static Device *make_net(struct device_table *t, int i, Error **errp)
+{
+    const struct machine_net *n = &t->setup->config.nets[i];
+    NetPort *tap = n->tap[0] ? net_tap_open(n->id, n->tap, errp) : net_null_open(n->id);
+    NetPort *buffer;
+
+    if (!tap)
+        return NULL;
+    buffer = net_output_buffer_new(tap, OUTPUT_BUFFER_BYTES_DEFAULT, errp);
+    return buffer ? virtio_net_new(t->host, n->id, t->setup->net_slot[i], n->mac, buffer, errp) : NULL;
+}
+
+static int count_disks(const struct machine_config *c)
+{
+    return c->disk_count;
+}
+
+static int count_nets(const struct machine_config *c)
+{
+    return c->net_count;
+}
+
+/* A new device is one line here. count NULL: one of it. */
+static const struct {
+    Device *(*make)(struct device_table *t, int i, Error **errp);
+    int (*count)(const struct machine_config *c);
+} table[] = {
+    {make_serial, NULL}, {make_rtc, NULL},         {make_pm, NULL},
+    {make_pci, NULL},    {make_disk, count_disks}, {make_net, count_nets},
+};
+
+static void add(struct device_table *t, Device *d)
+{
+    d->next = NULL;
+    if (t->last)
+        t->last->next = d;
+    else
+        t->first = d;
+    t->last = d;
+}
+
+bool device_table_make(struct device_table *t, Error **errp)
+{
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        int count = table[i].count ? table[i].count(&t->setup->config) : 1;
+
+        for (int n = 0; n < count; n++) {
+            Device *d = table[i].make(t, n, errp);
+
+            if (!d) {
+                device_table_destroy(t);
+                return false;
+            }
+            add(t, d);
+        }
+    }
+    return true;
+}
+
+/* Lists are short: the last one is looked up each time. */
+void device_table_destroy(struct device_table *t)
+{
+    while (t->first) {
+        Device **at = &t->first;
+
+        while ((*at)->next)
+            at = &(*at)->next;
+        Device *d = *at;
+        *at = NULL;
+        d->class->destroy(d);
+    }
+    t->last = t->serial = t->pm = NULL;
+}

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Making and ending a machine, and its whole state to and from a stream. */
+#include "base/log.h"
+#include "machine/machine_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define TSC_TOLERANCE_PPM 250
+#define CONSOLE_LIMIT     (1u << 20)
+
+void machine_tell(Machine *m, enum machine_event ev)
+{
+    if (m->listener)
+        m->listener(m->listener_opaque, ev);
+}
+
+void machine_set_listener(Machine *m, void (*fn)(void *opaque, enum machine_event ev), void *opaque)
+{
+    m->listener_opaque = opaque;
+    m->listener = fn;
+}
+
+Guest *machine_guest(Machine *m)
+{
+    return &m->guest;
+}
+
+const struct machine_config *machine_get_config(const Machine *m)
+{
+    return &m->setup.config;
+}
+
+/* --- processors --- */
+
+static void on_triple_fault(void *opaque)
+{
+    machine_request(opaque, GUEST_REQUEST_RESET);
+}
+
+static void on_vcpu_failed(void *opaque, const char *text)
+{
+    log_warn("%s", text);
+    machine_tell(opaque, MACHINE_ERROR);
+}
+
+/* From the configuration: the same frequency as where the guest was started, or
+ * one that KVM scales to it. */
+static bool check_tsc(Machine *m, int fd, Error **errp)
+{
+    int here = kvm_ioctl(fd, KVM_GET_TSC_KHZ, NULL);
+    uint64_t there = m->setup.tsc_khz, off;
+
+    if (here <= 0) {
+        error_setg(errp, "KVM does not know the frequency of this host's TSC");
+        return false;
+    }
+    if (!there) {
+        m->setup.tsc_khz = (uint32_t)here;
+        return true;
+    }
+    off = there > (uint64_t)here ? there - (uint64_t)here : (uint64_t)here - there;
+    if (off * 1000000 <= there * TSC_TOLERANCE_PPM ||
+        kvm_ioctl(fd, KVM_SET_TSC_KHZ, (void *)(uintptr_t)there) == 0)
+        return true;
+    error_setg(errp,
+               "the guest's TSC runs at %llu kHz, this host's at %d kHz and "
+               "cannot be scaled",
+               (unsigned long long)there, here);
+    return false;
+}
+
+static bool set_cpuid(Machine *m, struct vcpu *v, Error **errp)
+{
+    struct {
+        struct kvm_cpuid2 head;
+        struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
+    } all = {.head.nent = 0};
+    struct cpuid mine;
+
+    cpuid_for_cpu(&m->setup.cpuid, (unsigned)v->index, (unsigned)m->vcpus.count, &mine);
+    all.head.nent = mine.count;
+    for (uint32_t i = 0; i < mine.count; i++)
+        all.entries[i] = mine.entries[i];
+    return kvm_call(v->fd, KVM_SET_CPUID2, &all, "KVM_SET_CPUID2", errp);
+}
+
+/* One bank of machine check registers, which are part of the state, instead of
+ * KVM's 32. Without: the default stays. */
+static void limit_machine_check(struct vcpu *v)
+{
+    uint64_t one_bank = 1;
+
+    kvm_ioctl(v->fd, KVM_X86_SETUP_MCE, &one_bank);
+}
+
+static bool choose_cpuid(Machine *m, bool from_stream, Error **errp)
+{
+    struct cpuid supported;
+
+    if (!cpuid_supported(&m->kvm, &supported, errp))
+        return false;
+    if (from_stream)
+        return cpuid_check(&m->setup.cpuid, &supported, errp);
+    return cpuid_make(&supported, m->setup.config.cpu_model, &m->setup.cpuid, errp);
+}
+
+static bool make_vcpus(Machine *m, bool from_stream, Error **errp)
+{
+    struct vcpu_owner owner = {.bus = &m->bus,
+                               .loop = m->loop,
+                               .triple_fault = on_triple_fault,
+                               .failed = on_vcpu_failed,
+                               .opaque = m};
+
+    if (!choose_cpuid(m, from_stream, errp) ||
+        !vcpus_new(&m->vcpus, &m->kvm, m->setup.config.cpus, &owner, errp))
+        return false;
+    for (int i = 0; i < m->vcpus.count; i++) {
+        struct vcpu *v = &m->vcpus.cpu[i];
+
+        limit_machine_check(v);
+        if (!check_tsc(m, v->fd, errp) || !set_cpuid(m, v, errp) ||
+            !(m->states[i] = vcpu_state_new(&m->kvm, v, errp)))
+            return false;
+    }
+    return true;
+}
+
+/* --- memory, devices --- */
+
+static bool make_memory(Machine *m, Error **errp)
+{
+    m->guest.memory = guest_memory_new(m->setup.config.memory, errp);
+    if (!m->guest.memory)
+        return false;
+    for (int i = 0; i < m->guest.memory->block_count; i++) {
+        const struct ram_block *b = &m->guest.memory->blocks[i];
+
+        if (!kvm_set_slot(&m->kvm, (unsigned)i, b->gpa, b->size, b->host, false, errp))
+            return false;
+    }
+    return dirty_log_init(&m->dirty, &m->kvm, m->guest.memory, errp);
+}
+
+static bool make_devices(Machine *m, Error **errp)
+{
+    machine_host_init(m);
+    if (!machine_host_map_fixed(m, errp))
+        return false;
+    m->console = console_new(m->setup.config.console, m->loop, errp);
+    if (!m->console)
+        return false;
+    m->gate = console_gate_new("console", console_write, m->console, CONSOLE_LIMIT, errp);
+    if (!m->gate)
+        return false;
+    m->devices = (struct device_table){.host = &m->host, .setup = &m->setup, .gate = m->gate};
+    return device_table_make(&m->devices, errp) && console_attach(m->console, m->devices.serial, errp);
+}
+
+/* --- sections of the state --- */
+
+static const VMStateField machine_fields[] = {
+    VMSTATE_U8(struct machine_state, request, 1),
+    VMSTATE_BOOL(struct machine_state, running, 1),
+    VMSTATE_END,
+};
+
+static bool machine_post_load(void *opaque, int version, Error **errp)
+{
+    struct machine_state *s = opaque;
+
+    (void)version;
+    if (s->request <= GUEST_REQUEST_PANIC)
+        return true;
+    error_setg(errp, "machine: unknown request %u", s->request);
+    s->request = GUEST_REQUEST_NONE;
+    return false;
+}
+
+static const VMStateDescription machine_vmstate = {
+    .name = "machine",
+    .version = 1,
+    .minimum_version = 1,
+    .fields = machine_fields,
+    .post_load = machine_post_load,
+};
+
+/* The order of loading: LAPICs before the IOAPIC, which may signal them at
+ * once; devices after both. */
+static bool register_processors(Machine *m, Error **errp)
+{
+    m->registered = true;
+    for (int i = 0; i < m->vcpus.count; i++)
+        if (!perdure_vmstate_register(&vcpu_vmstate, i, m->states[i], errp))
+            return false;
+    return perdure_vmstate_register(&irqchip_vmstate, 0, &m->irqchip, errp) &&
+           perdure_vmstate_register(&kvmclock_vmstate, 0, &m->irqchip, errp) &&
+           perdure_vmstate_register(&machine_vmstate, 0, &m->state, errp);
+}
+
+static void unregister(Machine *m)
+{
+    if (!m->registered)
+        return;
+    perdure_vmstate_unregister(&machine_vmstate, &m->state);
+    perdure_vmstate_unregister(&kvmclock_vmstate, &m->irqchip);
+    perdure_vmstate_unregister(&irqchip_vmstate, &m->irqchip);
+    for (int i = 0; i < m->vcpus.count; i++)
+        perdure_vmstate_unregister(&vcpu_vmstate, m->states[i]);
+}
+
+/* --- the whole --- */
+
+static bool make_all(Machine *m, bool from_stream, Error **errp)
+{
+    if (!kvm_open(&m->kvm, errp) || !make_memory(m, errp) || !irqchip_create(&m->irqchip, &m->kvm, errp))
+        return false;
+    m->loop = loop_new(errp);
+    return m->loop && make_vcpus(m, from_stream, errp) && register_processors(m, errp) &&
+           make_devices(m, errp) && machine_announce_init(m, errp) && machine_run_init(m, errp);
+}
+
+/* Takes setup's contents. */
+static Machine *make(struct machine_setup *setup, bool from_stream, Error **errp)
+{
+    Machine *m = calloc(1, sizeof(*m));
+
+    if (!m) {
+        error_setg_errno(errp, ENOMEM, "machine");
+        machine_setup_free(setup);
+        return NULL;
+    }
+    m->setup = *setup;
+    m->kvm.fd = m->kvm.vm = -1;
+    m->guest.ops = &machine_guest_ops;
+    task_mutex_init(&m->lock);
+    task_cond_init(&m->changed);
+    if (make_all(m, from_stream, errp))
+        return m;
+    machine_free(m);
+    return NULL;
+}
+
+Machine *machine_new(const struct machine_config *config, Error **errp)
+{
+    struct machine_setup setup;
+
+    return machine_setup_new(&setup, config, errp) ? make(&setup, false, errp) : NULL;
+}
+
+Machine *machine_new_from_stream(VMStream *f, const struct machine_config *host, Error **errp)
+{
+    struct machine_setup setup;
+
+    if (!machine_setup_load(&setup, f, errp))
+        return NULL;
+    if (machine_setup_map(&setup, host, errp))
+        return make(&setup, true, errp);
+    machine_setup_free(&setup);
+    return NULL;
+}
+
+/* Devices go with the loop still there but nobody else: no processor, no
+ * worker. */
+static void destroy_devices(Machine *m)
+{
+    if (!m->loop)
+        return;
+    loop_lock(m->loop);
+    if (m->announce_timer)
+        loop_timer_free(m->announce_timer);
+    if (m->console)
+        console_detach(m->console);
+    device_table_destroy(&m->devices);
+    if (m->gate)
+        console_gate_free(m->gate);
+    console_free(m->console);
+    loop_unlock(m->loop);
+    loop_free(m->loop);
+}
+
+void machine_free(Machine *m)
+{
+    if (!m)
+        return;
+    if (m->worker)
+        machine_run_destroy(m);
+    vcpus_quit(&m->vcpus);
+    unregister(m);
+    destroy_devices(m);
+    for (int i = 0; i < m->vcpus.count; i++)
+        vcpu_state_free(m->states[i]);
+    vcpus_free(&m->vcpus);
+    dirty_log_destroy(&m->dirty);
+    kvm_close(&m->kvm);
+    if (m->guest.memory)
+        guest_memory_free(m->guest.memory);
+    machine_setup_free(&m->setup);
+    task_cond_destroy(&m->changed);
+    task_mutex_destroy(&m->lock);
+    free(m);
+}
+
+bool machine_save(Machine *m, VMStream *f, Error **errp)
+{
+    bool ok;
+
+    if (!machine_pause(m, errp))
+        return false;
+    machine_setup_save(&m->setup, f);
+    ok = perdure_savevm_all(f, errp);
+    machine_resume(m);
+    return ok;
+}
+
+Machine *machine_restore(VMStream *f, const struct machine_config *host, Error **errp)
+{
+    Machine *m = machine_new_from_stream(f, host, errp);
+
+    if (m && perdure_loadvm_all(f, errp) && m->guest.ops->take_over(&m->guest, errp))
+        return m;
+    machine_free(m);
+    return NULL;
+}

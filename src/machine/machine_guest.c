@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the engines see of the machine: guest_ops. */
+#include "machine/machine_internal.h"
+
+static const int64_t announce_at_ms[MACHINE_ANNOUNCEMENTS] = {0, 50, 150, 300, 550, 1000};
+
+Machine *machine_of(Guest *g)
+{
+    return (Machine *)g;
+}
+
+static bool guest_pause(Guest *g, Error **errp)
+{
+    return machine_pause(machine_of(g), errp);
+}
+
+static void guest_resume(Guest *g)
+{
+    machine_resume(machine_of(g));
+}
+
+static bool guest_tracking_start(Guest *g, Error **errp)
+{
+    return dirty_log_start(&machine_of(g)->dirty, errp);
+}
+
+static void guest_tracking_stop(Guest *g)
+{
+    dirty_log_stop(&machine_of(g)->dirty);
+}
+
+/* Paused, each call looks again: what a live pass left over may be older than
+ * what the log says now. */
+static bool guest_collect(Guest *g, Staging *s, bool live, bool *ret_more, Error **errp)
+{
+    struct dirty_log *d = &machine_of(g)->dirty;
+
+    if ((!live || !dirty_log_pending(d)) && !dirty_log_harvest(d, errp))
+        return false;
+    dirty_log_copy(d, s, ret_more);
+    return true;
+}
+
+static uint64_t guest_changed_pages(Guest *g)
+{
+    return dirty_log_estimate(&machine_of(g)->dirty);
+}
+
+static enum guest_request guest_pending_request(Guest *g)
+{
+    return (enum guest_request)machine_of(g)->state.request;
+}
+
+static bool guest_reset(Guest *g, Error **errp)
+{
+    if (!machine_reset_paused(machine_of(g), errp))
+        return false;
+    machine_tell(machine_of(g), MACHINE_RESET);
+    return true;
+}
+
+static bool guest_save_config(Guest *g, VMStream *f, Error **errp)
+{
+    machine_setup_save(&machine_of(g)->setup, f);
+    return !perdure_stream_error(f, errp);
+}
+
+/* The guest may have slept for long: its watchdogs are told. Not every guest
+ * listens. */
+static void tell_clocks(Machine *m)
+{
+    for (int i = 0; i < m->vcpus.count; i++)
+        kvm_ioctl(m->vcpus.cpu[i].fd, KVM_KVMCLOCK_CTRL, NULL);
+}
+
+static bool guest_take_over(Guest *g, Error **errp)
+{
+    Machine *m = machine_of(g);
+
+    if (!irqchip_set_clock(&m->irqchip, errp))
+        return false;
+    tell_clocks(m);
+    loop_lock(m->loop);
+    for (Device *d = m->devices.first; d; d = d->next)
+        if (d->class->take_over)
+            d->class->take_over(d);
+    loop_unlock(m->loop);
+    return true;
+}
+
+/* Switches may miss one announcement, and learn late which port they forward
+ * to: several, within a second. */
+static void on_announce(void *opaque)
+{
+    Machine *m = opaque;
+
+    for (Device *d = m->devices.first; d; d = d->next)
+        if (d->class->announce)
+            d->class->announce(d);
+    if (++m->announce_next < MACHINE_ANNOUNCEMENTS)
+        loop_timer_set(m->announce_timer, m->announce_begin + announce_at_ms[m->announce_next] * NS_PER_MS);
+}
+
+static void guest_announce(Guest *g)
+{
+    Machine *m = machine_of(g);
+
+    loop_lock(m->loop);
+    m->announce_next = 0;
+    m->announce_begin = clock_now();
+    loop_timer_set(m->announce_timer, m->announce_begin);
+    loop_unlock(m->loop);
+}
+
+bool machine_announce_init(Machine *m, Error **errp)
+{
+    m->announce_timer = loop_timer_new(m->loop, on_announce, m);
+    if (!m->announce_timer)
+        error_setg(errp, "out of memory for the announcement timer");
+    return m->announce_timer;
+}
+
+static bool guest_clear(Guest *g, Error **errp)
+{
+    Machine *m = machine_of(g);
+
+    vcpus_hold(&m->vcpus, VCPU_HOLD_USER);
+    m->state.running = false;
+    return machine_power_on_state(m, errp) && guest_memory_clear(m->guest.memory, errp);
+}
+
+const struct guest_ops machine_guest_ops = {
+    .pause = guest_pause,
+    .resume = guest_resume,
+    .tracking_start = guest_tracking_start,
+    .tracking_stop = guest_tracking_stop,
+    .collect = guest_collect,
+    .changed_pages = guest_changed_pages,
+    .request = guest_pending_request,
+    .reset = guest_reset,
+    .save_config = guest_save_config,
+    .take_over = guest_take_over,
+    .announce = guest_announce,
+    .clear = guest_clear,
+};

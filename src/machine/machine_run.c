@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Pause and resume, the guest's requests, and the reset. */
+#include "base/log.h"
+#include "machine/acpi.h"
+#include "machine/boot.h"
+#include "machine/machine_internal.h"
+
+/* --- pause: one at a time; the next one waits for its turn --- */
+
+static bool start_loop(Machine *m, Error **errp)
+{
+    if (m->loop_started)
+        return true;
+    return m->loop_started = loop_start(m->loop, errp);
+}
+
+bool machine_pause(Machine *m, Error **errp)
+{
+    (void)errp;
+    task_lock(&m->lock);
+    while (m->paused)
+        task_wait(&m->changed, &m->lock);
+    m->paused = true;
+    task_unlock(&m->lock);
+    vcpus_hold(&m->vcpus, VCPU_HOLD_PAUSE);
+    loop_park(m->loop);
+    return true;
+}
+
+/* What was loaded or asked for meanwhile decides who may run. */
+static void apply_run_state(Machine *m)
+{
+    if (m->state.request)
+        vcpus_hold_soon(&m->vcpus, VCPU_HOLD_REQUEST);
+    else
+        vcpus_release(&m->vcpus, VCPU_HOLD_REQUEST);
+    if (m->state.running)
+        vcpus_release(&m->vcpus, VCPU_HOLD_USER);
+    else
+        vcpus_hold_soon(&m->vcpus, VCPU_HOLD_USER);
+}
+
+void machine_resume(Machine *m)
+{
+    Error *err = NULL;
+    bool ok;
+
+    loop_unpark(m->loop); /* not under our lock: a handler that wants it may hold
+                             the loop's */
+    task_lock(&m->lock);
+    ok = !m->state.running || start_loop(m, &err);
+    apply_run_state(m);
+    m->paused = false;
+    task_broadcast(&m->changed);
+    vcpus_release(&m->vcpus, VCPU_HOLD_PAUSE);
+    task_unlock(&m->lock);
+    if (ok)
+        return;
+    log_warn("%s", error_get_pretty(err));
+    error_free(err);
+    machine_tell(m, MACHINE_ERROR);
+}
+
+bool machine_start(Machine *m, Error **errp)
+{
+    bool ok;
+
+    task_lock(&m->lock);
+    ok = start_loop(m, errp);
+    if (ok) {
+        m->state.running = true;
+        vcpus_release(&m->vcpus, VCPU_HOLD_USER);
+    }
+    task_unlock(&m->lock);
+    if (ok)
+        machine_tell(m, MACHINE_RUNNING);
+    return ok;
+}
+
+void machine_stop(Machine *m)
+{
+    task_lock(&m->lock);
+    m->state.running = false;
+    task_unlock(&m->lock);
+    vcpus_hold(&m->vcpus, VCPU_HOLD_USER);
+    machine_tell(m, MACHINE_STOPPED);
+}
+
+bool machine_running(const Machine *m)
+{
+    return m->state.running && !m->state.request;
+}
+
+/* --- requests: from a device (loop lock held), a processor, or a user --- */
+
+static void tell_owner(Machine *m, enum guest_request what)
+{
+    switch (what) {
+    case GUEST_REQUEST_POWEROFF:
+        machine_tell(m, MACHINE_POWEROFF);
+        break;
+    case GUEST_REQUEST_PANIC:
+        machine_tell(m, MACHINE_PANICKED);
+        break;
+    default:
+        break;
+    }
+}
+
+void machine_request(Machine *m, enum guest_request what)
+{
+    void (*on_request)(void *opaque) = m->guest.on_request;
+    bool first;
+
+    task_lock(&m->lock);
+    first = !m->state.request && what;
+    if (first) {
+        m->state.request = what;
+        vcpus_hold_soon(&m->vcpus, VCPU_HOLD_REQUEST);
+    }
+    if (first && !on_request && what == GUEST_REQUEST_RESET) {
+        m->reset_wanted = true;
+        task_broadcast(&m->changed);
+    }
+    task_unlock(&m->lock);
+    if (!first)
+        return;
+    if (on_request)
+        on_request(m->guest.on_request_opaque);
+    else
+        tell_owner(m, what);
+}
+
+void machine_power_button(Machine *m)
+{
+    loop_lock(m->loop);
+    pm_power_button(m->devices.pm);
+    loop_unlock(m->loop);
+}
+
+/* --- reset --- */
+
+static bool reset_vcpu(Machine *m, int i, const struct boot_entry *entry, Error **errp)
+{
+    struct vcpu_state *s = m->states[i];
+
+    vcpu_state_power_on(s);
+    if (i == 0 && entry)
+        boot_apply(entry, s);
+    return vcpu_state_set(s, true, errp);
+}
+
+static bool reset_hardware(Machine *m, const struct boot_entry *entry, Error **errp)
+{
+    loop_lock(m->loop);
+    for (Device *d = m->devices.first; d; d = d->next)
+        if (d->class->reset)
+            d->class->reset(d);
+    loop_unlock(m->loop);
+    if (!irqchip_reset(&m->irqchip, errp))
+        return false;
+    for (int i = 0; i < m->vcpus.count; i++)
+        if (!reset_vcpu(m, i, entry, errp))
+            return false;
+    m->state.request = GUEST_REQUEST_NONE;
+    m->reset_wanted = false;
+    vcpus_release(&m->vcpus, VCPU_HOLD_ERROR);
+    return true;
+}
+
+static bool load_kernel(Machine *m, struct boot_entry *ret, Error **errp)
+{
+    const struct machine_config *c = &m->setup.config;
+    struct boot b = {
+        .memory = m->guest.memory,
+        .kernel = c->kernel,
+        .kernel_size = c->kernel_size,
+        .initrd = c->initrd,
+        .initrd_size = c->initrd_size,
+        .cmdline = c->cmdline,
+        .rsdp = ACPI_BASE,
+    };
+
+    return acpi_load(b.memory, (unsigned)c->cpus, errp) && boot_load(&b, ret, errp);
+}
+
+bool machine_reset_paused(Machine *m, Error **errp)
+{
+    struct boot_entry entry;
+
+    return load_kernel(m, &entry, errp) && reset_hardware(m, &entry, errp);
+}
+
+bool machine_power_on_state(Machine *m, Error **errp)
+{
+    return reset_hardware(m, NULL, errp);
+}
+
+static bool reset_and_tell(Machine *m, Error **errp)
+{
+    bool ok;
+
+    if (!machine_pause(m, errp))
+        return false;
+    ok = machine_reset_paused(m, errp);
+    machine_resume(m);
+    if (ok)
+        machine_tell(m, MACHINE_RESET);
+    return ok;
+}
+
+bool machine_reset(Machine *m, Error **errp)
+{
+    return reset_and_tell(m, errp);
+}
+
+bool machine_boot(Machine *m, Error **errp)
+{
+    bool ok;
+
+    if (!machine_pause(m, errp))
+        return false;
+    ok = machine_reset_paused(m, errp);
+    machine_resume(m);
+    return ok;
+}
+
+/* A guest that resets itself does so on a processor's thread, which cannot wait
+ * for itself to stand still. */
+static void worker(void *arg)
+{
+    Machine *m = arg;
+    Error *err = NULL;
+
+    task_lock(&m->lock);
+    while (!m->quit) {
+        if (!m->reset_wanted) {
+            task_wait(&m->changed, &m->lock);
+            continue;
+        }
+        m->reset_wanted = false;
+        task_unlock(&m->lock);
+        if (!reset_and_tell(m, &err)) {
+            log_warn("reset: %s", error_get_pretty(err));
+            error_free(err);
+            err = NULL;
+            machine_tell(m, MACHINE_ERROR);
+        }
+        task_lock(&m->lock);
+    }
+    task_unlock(&m->lock);
+}
+
+bool machine_run_init(Machine *m, Error **errp)
+{
+    m->worker = task_start("machine", worker, m, errp);
+    return m->worker;
+}
+
+void machine_run_destroy(Machine *m)
+{
+    task_lock(&m->lock);
+    m->quit = true;
+    task_broadcast(&m->changed);
+    task_unlock(&m->lock);
+    task_join(m->worker);
+    m->worker = NULL;
+}
