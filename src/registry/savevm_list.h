@@ -16,7 +16,8 @@ struct savevm_entry {
     const SaveVMHandlers *ops;
     void *opaque;
     /* of the load under way */
-    bool started, ended;     /* START (or FULL) and END were seen */
+    bool started, ended;     /* START and END were seen */
+    bool whole;              /* FULL was seen */
     uint64_t stream_section; /* the section id that the stream uses */
     int stream_version;
     struct savevm_entry *next;
@@ -27,6 +28,19 @@ struct savevm_entry *savevm_find(const char *idstr, uint32_t instance);
 /* Between the two no entry may go. */
 void savevm_walk_begin(void);
 void savevm_walk_end(void);
+
+/* It has a section that begins with START; what it sends first may be nothing. */
+static inline bool savevm_is_live(const struct savevm_entry *e)
+{
+    return e->ops->save_setup || e->ops->save_live_iterate || e->ops->save_live_complete_precopy ||
+           e->ops->save_live_complete_postcopy;
+}
+
+/* Its section is closed by END. */
+static inline bool savevm_has_end(const struct savevm_entry *e)
+{
+    return e->ops->save_live_complete_precopy || e->ops->save_live_complete_postcopy;
+}
 
 static inline bool savevm_is_active(const struct savevm_entry *e)
 {

@@ -13,7 +13,7 @@ enum load_mode {
 static void forget_last_load(void)
 {
     for (struct savevm_entry *e = savevm_first(); e; e = e->next)
-        e->started = e->ended = false;
+        e->started = e->ended = e->whole = false;
 }
 
 /* The text of the stream's first error, under the name of the section that it happened in. */
@@ -58,7 +58,7 @@ static struct savevm_entry *read_head(VMStream *f, uint64_t id, bool full, Error
     if (perdure_stream_error(f, errp))
         return NULL;
     e = savevm_find(idstr, instance);
-    if (!e || full != !!e->ops->save_state) {
+    if (!e || !(full ? !!e->ops->save_state : savevm_is_live(e))) {
         error_setg(errp, "unknown savevm section or instance '%s.%u': this machine has no such %s", idstr,
                    instance, full ? "device" : "live component");
         return NULL;
@@ -68,14 +68,17 @@ static struct savevm_entry *read_head(VMStream *f, uint64_t id, bool full, Error
                    e->version);
         return NULL;
     }
-    if (e->started) {
+    if (full ? e->whole : e->started) {
         error_setg(errp, "section %s.%u is there twice", idstr, instance);
         return NULL;
     }
-    e->started = true;
-    e->ended = full;
-    e->stream_section = id;
     e->stream_version = version;
+    if (full) {
+        e->whole = true;
+    } else {
+        e->started = true;
+        e->stream_section = id;
+    }
     return e;
 }
 
@@ -101,9 +104,12 @@ static bool load_section(VMStream *f, uint16_t type, uint64_t id, enum load_mode
         return false;
     if (type == PERDURE_RECORD_SECTION_END)
         e->ended = true;
-    if (mode != CHECK_DEVICES)
+    if (type == PERDURE_RECORD_SECTION_START && !e->ops->save_setup)
+        perdure_stream_done(f); /* what nobody wrote nobody loads */
+    else if (mode == CHECK_DEVICES)
+        perdure_stream_skip(f);
+    else
         return call_handler(f, e, errp);
-    perdure_stream_skip(f);
     return !perdure_stream_error(f, NULL) || section_failed(f, e, errp);
 }
 
@@ -114,21 +120,22 @@ static bool is_section(uint16_t type, enum load_mode mode)
     return type >= PERDURE_RECORD_SECTION_START && type <= PERDURE_RECORD_SECTION_FULL;
 }
 
+static bool incomplete(const struct savevm_entry *e, const char *what, Error **errp)
+{
+    error_setg(errp, "the state has no %s %s.%u, which this machine needs", what, e->idstr, e->instance);
+    return false;
+}
+
 /* Every component that would have saved something must have been there, whole. */
 static bool check_complete(enum load_mode mode, Error **errp)
 {
     for (struct savevm_entry *e = savevm_first(); e; e = e->next) {
-        bool wanted = e->ops->save_state || (mode == LOAD_ALL && e->ops->save_setup && savevm_is_active(e));
-
-        if (wanted && !e->started) {
-            error_setg(errp, "the state has no section %s.%u, which this machine needs", e->idstr,
-                       e->instance);
-            return false;
-        }
-        if (e->started && !e->ended) {
-            error_setg(errp, "section %s.%u has no end", e->idstr, e->instance);
-            return false;
-        }
+        if (e->ops->save_state && !e->whole)
+            return incomplete(e, "section", errp);
+        if (mode == LOAD_ALL && savevm_is_live(e) && savevm_is_active(e) && !e->started)
+            return incomplete(e, "section", errp);
+        if (e->started && !e->ended && savevm_has_end(e))
+            return incomplete(e, "end of section", errp);
     }
     return true;
 }

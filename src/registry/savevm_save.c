@@ -29,10 +29,13 @@ static bool end_section(VMStream *f, const struct savevm_entry *e, int status, E
 static bool setup_walk(VMStream *f, Error **errp)
 {
     for (struct savevm_entry *e = savevm_first(); e; e = e->next) {
-        if (!e->ops->save_setup || !savevm_is_active(e))
+        int status;
+
+        if (!savevm_is_live(e) || !savevm_is_active(e))
             continue;
         begin_named(f, PERDURE_RECORD_SECTION_START, e);
-        if (!end_section(f, e, e->ops->save_setup(f, e->opaque), errp))
+        status = e->ops->save_setup ? e->ops->save_setup(f, e->opaque) : 0;
+        if (!end_section(f, e, status, errp))
             return false;
     }
     return true;
@@ -124,7 +127,7 @@ bool perdure_savevm_complete_postcopy(VMStream *f, Error **errp)
 
     savevm_walk_begin();
     for (struct savevm_entry *e = savevm_first(); e && ok; e = e->next) {
-        if (e->ops->save_live_complete_postcopy && savevm_is_active(e))
+        if (e->ops->save_live_complete_postcopy && savevm_is_active(e) && savevm_has_postcopy(e))
             ok = complete_one(f, e, e->ops->save_live_complete_postcopy, errp);
     }
     savevm_walk_end();
