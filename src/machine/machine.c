@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Making and ending a machine, and its whole state to and from a stream. */
 #include "base/log.h"
+#include "guest/ram_state.h"
 #include "machine/machine_internal.h"
 
 #include <errno.h>
@@ -186,11 +187,13 @@ static const VMStateDescription machine_vmstate = {
     .post_load = machine_post_load,
 };
 
-/* The order of loading: LAPICs before the IOAPIC, which may signal them at
- * once; devices after both. */
-static bool register_processors(Machine *m, Error **errp)
+/* The order of loading: RAM first; LAPICs before the IOAPIC, which may signal them at once; devices after
+ * both. */
+static bool register_state(Machine *m, Error **errp)
 {
     m->registered = true;
+    if (!ram_state_register(&m->guest, errp))
+        return false;
     for (int i = 0; i < m->vcpus.count; i++)
         if (!perdure_vmstate_register(&vcpu_vmstate, i, m->states[i], errp))
             return false;
@@ -208,6 +211,7 @@ static void unregister(Machine *m)
     perdure_vmstate_unregister(&irqchip_vmstate, &m->irqchip);
     for (int i = 0; i < m->vcpus.count; i++)
         perdure_vmstate_unregister(&vcpu_vmstate, m->states[i]);
+    ram_state_unregister(&m->guest);
 }
 
 /* --- the whole --- */
@@ -217,8 +221,8 @@ static bool make_all(Machine *m, bool from_stream, Error **errp)
     if (!kvm_open(&m->kvm, errp) || !make_memory(m, errp) || !irqchip_create(&m->irqchip, &m->kvm, errp))
         return false;
     m->loop = loop_new(errp);
-    return m->loop && make_vcpus(m, from_stream, errp) && register_processors(m, errp) &&
-           make_devices(m, errp) && machine_announce_init(m, errp) && machine_run_init(m, errp);
+    return m->loop && make_vcpus(m, from_stream, errp) && register_state(m, errp) && make_devices(m, errp) &&
+           machine_announce_init(m, errp) && machine_run_init(m, errp);
 }
 
 /* Takes setup's contents. */
