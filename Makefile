@@ -66,7 +66,7 @@ $(B)/perdure: $(prog_obj) $(lib_obj)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -o $@
 
 # Parts with rules of their own.
-include $(sort $(wildcard guests/*.mk tests/*.mk tests/*/*.mk bench/*.mk scripts/*.mk))
+include $(sort $(wildcard examples/*.mk guests/*.mk tests/*.mk tests/*/*.mk bench/*.mk scripts/*.mk))
 
 clean:
 	rm -rf build build-*

@@ -10,7 +10,7 @@ $(unit_bin): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(test_objs)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -lcmocka -o $@
 
 check-unit: $(unit_bin)
-	$(Q)tests/run-programs unit $(unit_bin)
+	$(Q)tests/run-programs unit $(unit_bin) $(example_bin)
 
 .PHONY: check-unit
 .SECONDARY: $(unit_bin:=.o)
