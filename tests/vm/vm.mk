@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Tests with real guests: every tests/vm/test_NAME.c is one program, linked with all of the project but main(), with the small guests and
+# with vm.c. They need /dev/kvm; where there is none they run inside a test host.
+
+vm_src := $(wildcard tests/vm/test_*.c)
+vm_bin := $(vm_src:%.c=$(B)/%)
+vm_lib := $(B)/tests/vm/vm.o $(B)/tests/vm/ends_image.o $(guest_images)
+
+$(B)/tests/vm/ends.elf: tests/vm/ends.S
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) -m32 -c $< -o $(@:.elf=.o)
+	$(Q)ld -m elf_i386 -nostdlib -static --build-id=none -Ttext 0x200000 -e start $(@:.elf=.o) -o $@
+
+$(B)/tests/vm/ends_image.o: $(B)/tests/vm/ends.elf
+	$(Q)printf '.section .rodata\n.globl ends_start, ends_end\nends_start: .incbin "%s"\nends_end:\n%s\n' $< \
+	'.section .note.GNU-stack,"",@progbits' | $(CC) -c -x assembler - -o $@
+
+$(B)/tests/vm/vm.o $(vm_bin:=.o): ALL_CFLAGS += -Iguests
+
+$(vm_bin): $(B)/tests/vm/%: $(B)/tests/vm/%.o $(vm_lib) $(test_objs)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -lcmocka -o $@
+
+check-vm: $(vm_bin)
+	$(Q)if [ -w /dev/kvm ]; then tests/run-programs vm $(vm_bin); \
+	else RUN_WITH="tests/host/in_host.py --timeout 280" tests/run-programs vm $(vm_bin); fi
+
+.PHONY: check-vm
+.SECONDARY: $(vm_bin:=.o)
+-include $(vm_bin:=.d) $(B)/tests/vm/vm.d
