@@ -19,8 +19,7 @@
 struct Console {
     Loop *loop;
     Device *serial;
-    struct task_mutex lock; /* of out: the engine's task writes while the loop
-                               accepts; after the loop lock */
+    struct task_mutex lock; /* of out: the engine writes while the loop accepts; after the loop lock */
     int in, out, listener;  /* -1: none */
     bool owns_out, stuck;
     char path[108];
@@ -261,8 +260,7 @@ bool console_attach(Console *c, Device *serial, Error **errp)
     c->serial = serial;
     serial_on_room(serial, on_room, c);
     if (c->in >= 0 && !loop_add_fd(c->loop, c->in, EPOLLIN, on_input, c, &err)) {
-        c->in = -1; /* a plain file as standard input cannot be waited for: a
-                       console without a keyboard */
+        c->in = -1; /* a plain file cannot be waited for: a console without a keyboard */
         error_free(err);
     }
     return true;

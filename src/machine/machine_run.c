@@ -45,8 +45,10 @@ void machine_resume(Machine *m)
     Error *err = NULL;
     bool ok;
 
-    loop_unpark(m->loop); /* not under our lock: a handler that wants it may hold
-                             the loop's */
+    /* A standby's machine begins without a pause. Not under our lock: a handler that wants it holds the
+     * loop's. */
+    if (m->paused)
+        loop_unpark(m->loop);
     task_lock(&m->lock);
     ok = !m->state.running || start_loop(m, &err);
     apply_run_state(m);

@@ -155,7 +155,7 @@ static void test_stop_and_start(void **state)
     vm_resume(m); /* stays still: the user stopped it */
     vm_sleep_ms(20);
     assert_int_equal(beats(m), before);
-    vm_ok(machine_start(m, &err), err);
+    VM_OK(machine_start(m, &err));
     vm_wait_progress(m);
     assert_int_equal(vm_events(MACHINE_STOPPED), 1);
     vm_end(m);
@@ -171,7 +171,7 @@ static void test_user_reset(void **state)
     vm_wait_running(m);
     boot_id = vm_status(m)->boot_id;
     for (int i = 0; i < 3; i++) {
-        vm_ok(machine_reset(m, &err), err);
+        VM_OK(machine_reset(m, &err));
         vm_wait_running(m);
         assert_int_not_equal(vm_status(m)->boot_id, boot_id);
         boot_id = vm_status(m)->boot_id;
@@ -250,7 +250,7 @@ static void test_engine_in_charge(void **state)
     assert_int_equal(vm_events(MACHINE_RESET), 0);
     vm_pause(m);
     assert_int_equal(g->ops->request(g), GUEST_REQUEST_RESET);
-    vm_ok(g->ops->reset(g, &err), err);
+    VM_OK(g->ops->reset(g, &err));
     assert_int_equal(g->ops->request(g), GUEST_REQUEST_NONE);
     vm_resume(m);
     vm_wait_console("AA");
@@ -269,7 +269,7 @@ static void test_bad_kernel(void **state)
     Machine *m = machine_new(&c, &err);
 
     (void)state;
-    vm_ok(m, err);
+    VM_OK(m != NULL);
     assert_false(machine_boot(m, &err));
     assert_non_null(err);
     error_free(err);

@@ -2,6 +2,7 @@
 #include "vm.h"
 
 #include "base/task.h"
+#include "machine/guest_images.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,19 +12,9 @@
 
 #define PATIENCE (20 * NS_PER_S)
 
-extern const struct guest_image {
-    const char *name, *start, *end;
-} guest_images[];
-
 static char console_path[64];
 static struct machine_config config;
 static atomic_uint events[MACHINE_ERROR + 1];
-
-void vm_ok(bool ok, Error *err)
-{
-    if (!ok)
-        fail_msg("%s", err ? error_get_pretty(err) : "failed");
-}
 
 void vm_sleep_ms(int ms)
 {
@@ -46,28 +37,16 @@ void vm_listen(Machine *m)
     machine_set_listener(m, on_event, NULL);
 }
 
-static void find_image(const char *name, const char **start, const char **end)
-{
-    *start = ends_start;
-    *end = ends_end;
-    for (const struct guest_image *i = guest_images; i->name; i++)
-        if (!strcmp(i->name, name)) {
-            *start = i->start;
-            *end = i->end;
-        }
-}
-
 static void fill_config(const char *guest, int cpus, const char *cmdline)
 {
-    const char *start, *end;
+    const struct guest_image *image = guest_image_find(guest);
 
-    find_image(guest, &start, &end);
     config = (struct machine_config){.name = "test", .cpus = cpus, .memory = VM_MEMORY, .cpu_model = "host"};
     snprintf(config.cmdline, sizeof(config.cmdline), "%s", cmdline);
     snprintf(console_path, sizeof(console_path), "/tmp/perdure-vm-test.%d", getpid());
     snprintf(config.console, sizeof(config.console), "file:%s", console_path);
-    config.kernel = (void *)start;
-    config.kernel_size = (size_t)(end - start);
+    config.kernel = image ? (void *)image->start : (void *)ends_start;
+    config.kernel_size = image ? guest_image_size(image) : (size_t)(ends_end - ends_start);
 }
 
 const struct machine_config *vm_here(void)
@@ -85,10 +64,10 @@ Machine *vm_boot(const char *guest, int cpus, const char *cmdline)
     for (int i = 0; i <= MACHINE_ERROR; i++)
         atomic_store(&events[i], 0);
     m = machine_new(&config, &err);
-    vm_ok(m, err);
+    VM_OK(m != NULL);
     vm_listen(m);
-    vm_ok(machine_boot(m, &err), err);
-    vm_ok(machine_start(m, &err), err);
+    VM_OK(machine_boot(m, &err));
+    VM_OK(machine_start(m, &err));
     return m;
 }
 
@@ -215,7 +194,7 @@ void vm_pause(Machine *m)
     Error *err = NULL;
     Guest *g = machine_guest(m);
 
-    vm_ok(g->ops->pause(g, &err), err);
+    VM_OK(g->ops->pause(g, &err));
 }
 
 void vm_resume(Machine *m)

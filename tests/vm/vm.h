@@ -12,6 +12,13 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+/* A call with &err: its error fails the test. */
+#define VM_OK(call)                                                                                          \
+    do {                                                                                                     \
+        if (!(call))                                                                                         \
+            fail_msg("%s: %s", #call, err ? error_get_pretty(err) : "no reason given");                      \
+    } while (0)
+
 #define VM_MEMORY (UINT64_C(48) << 20)
 
 extern const char ends_start[], ends_end[];
@@ -41,7 +48,6 @@ const volatile struct guest_status *vm_status(Machine *m);
 void vm_check_walk(Machine *m);
 void vm_pause(Machine *m);
 void vm_resume(Machine *m);
-void vm_ok(bool ok, Error *err);
 void vm_sleep_ms(int ms);
 
 #endif

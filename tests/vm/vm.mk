@@ -4,13 +4,13 @@
 
 vm_src := $(wildcard tests/vm/test_*.c)
 vm_bin := $(vm_src:%.c=$(B)/%)
-vm_lib := $(B)/tests/vm/vm.o $(B)/tests/vm/ends_image.o $(guest_images)
+vm_lib := $(B)/tests/vm/vm.o $(B)/tests/vm/ends_image.o
 
 $(B)/tests/vm/ends.elf: tests/vm/ends.S
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	$(Q)$(CC) -m32 -c $< -o $(@:.elf=.o)
-	$(Q)ld -m elf_i386 -nostdlib -static --build-id=none -Ttext 0x200000 -e start $(@:.elf=.o) -o $@
+	$(Q)ld -m elf_i386 -nostdlib -static --build-id=none -Ttext-segment=0x200000 -e start $(@:.elf=.o) -o $@
 
 $(B)/tests/vm/ends_image.o: $(B)/tests/vm/ends.elf
 	$(Q)printf '.section .rodata\n.globl ends_start, ends_end\nends_start: .incbin "%s"\nends_end:\n%s\n' $< \

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The dirty log misses nothing, and a state taken in mid-loop goes on in a fresh machine. */
+#include "vm.h"
+
+#include "base/task.h"
+#include <perdure/savevm.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STAGING_PAGES 1024
+#define EPOCHS        30
+
+/* A backup's copy of the guest's RAM. */
+struct mirror {
+    GuestMemory *memory;
+    uint8_t *pages;
+    Staging *staging;
+    uint64_t collected;
+};
+
+static void mirror_init(struct mirror *c, Machine *m)
+{
+    Error *err = NULL;
+
+    *c = (struct mirror){.memory = machine_guest(m)->memory};
+    c->pages = calloc(c->memory->page_count, GUEST_PAGE_SIZE);
+    assert_non_null(c->pages);
+    c->staging = staging_new(STAGING_PAGES, &err);
+    VM_OK(c->staging != NULL);
+}
+
+static void mirror_destroy(struct mirror *c)
+{
+    staging_free(c->staging);
+    free(c->pages);
+}
+
+/* Everything that changed, in as many steps as the staging area needs. */
+static void mirror_collect(struct mirror *c, Machine *m, bool live)
+{
+    Guest *g = machine_guest(m);
+    Error *err = NULL;
+    bool more;
+
+    do {
+        VM_OK(g->ops->collect(g, c->staging, live, &more, &err));
+        for (size_t i = 0; i < staging_count(c->staging); i++)
+            memcpy(c->pages + staging_page(c->staging, i) * GUEST_PAGE_SIZE, staging_data(c->staging, i),
+                   GUEST_PAGE_SIZE);
+        c->collected += staging_count(c->staging);
+        staging_reset(c->staging);
+    } while (more);
+}
+
+static uint64_t mirror_differences(const struct mirror *c)
+{
+    uint64_t n = 0;
+
+    for (uint64_t p = 0; p < c->memory->page_count; p++)
+        n += memcmp(c->pages + p * GUEST_PAGE_SIZE, guest_memory_page_host(c->memory, p), GUEST_PAGE_SIZE) !=
+             0;
+    return n;
+}
+
+/* Epochs of a running guest: after each the mirror is the RAM, byte by byte, and few pages came in vain. */
+static void follow(int cpus, const char *cmdline, bool live_passes)
+{
+    Machine *m = vm_boot("walk", cpus, cmdline);
+    Guest *g = machine_guest(m);
+    uint64_t changed = 0;
+    struct mirror c;
+    Error *err = NULL;
+
+    vm_wait_running(m);
+    mirror_init(&c, m);
+    VM_OK(g->ops->tracking_start(g, &err));
+    assert_true(g->ops->changed_pages(g) > 0);
+    mirror_collect(&c, m, true);
+    c.collected = 0;
+    for (int i = 0; i < EPOCHS; i++) {
+        vm_sleep_ms(3);
+        if (live_passes)
+            mirror_collect(&c, m, true);
+        vm_pause(m);
+        changed += mirror_differences(&c);
+        mirror_collect(&c, m, false);
+        assert_int_equal(mirror_differences(&c), 0);
+        assert_int_equal(g->ops->changed_pages(g), 0);
+        vm_check_walk(m);
+        vm_resume(m);
+    }
+    print_message("%d epochs: %lu pages changed, %lu collected\n", EPOCHS, changed, c.collected);
+    assert_true(changed > EPOCHS);
+    if (!live_passes)
+        assert_in_range(c.collected, changed, changed + 8 * EPOCHS);
+    g->ops->tracking_stop(g);
+    mirror_destroy(&c);
+    vm_end(m);
+}
+
+static void test_dirty_log(void **state)
+{
+    (void)state;
+    follow(1, "size=8M", false);
+    follow(2, "size=8M cpus=2", false);
+}
+
+static void test_dirty_log_live(void **state)
+{
+    (void)state;
+    follow(2, "size=8M cpus=2", true);
+}
+
+/* A guest that does nothing changes nothing, and what a device writes is seen. */
+static void test_dirty_by_device(void **state)
+{
+    Machine *m = vm_boot("ends", 1, "h");
+    Guest *g = machine_guest(m);
+    struct mirror c;
+    Error *err = NULL;
+
+    (void)state;
+    vm_wait_console("A");
+    mirror_init(&c, m);
+    VM_OK(g->ops->tracking_start(g, &err));
+    vm_pause(m);
+    mirror_collect(&c, m, false);
+    c.collected = 0;
+    mirror_collect(&c, m, false);
+    assert_int_equal(c.collected, 0);
+    assert_true(guest_memory_write(g->memory, (32u << 20) + 4090, "over two pages", 14));
+    assert_int_equal(g->ops->changed_pages(g), 2);
+    mirror_collect(&c, m, false);
+    assert_int_equal(c.collected, 2);
+    assert_int_equal(mirror_differences(&c), 0);
+    vm_resume(m);
+    g->ops->tracking_stop(g);
+    mirror_destroy(&c);
+    vm_end(m);
+}
+
+/* What travels: configuration, device state, RAM. */
+struct image {
+    VMStream *config, *devices;
+    uint8_t *ram;
+    uint64_t pages;
+};
+
+static void take_image(struct image *im, Machine *m)
+{
+    Guest *g = machine_guest(m);
+    Error *err = NULL;
+
+    im->config = perdure_stream_open_memory(1 << 20);
+    im->devices = perdure_stream_open_memory(1 << 20);
+    im->pages = g->memory->page_count;
+    im->ram = malloc(im->pages * GUEST_PAGE_SIZE);
+    assert_non_null(im->ram);
+    VM_OK(g->ops->save_config(g, im->config, &err));
+    VM_OK(perdure_savevm_devices(im->devices, &err));
+    for (uint64_t p = 0; p < im->pages; p++)
+        memcpy(im->ram + p * GUEST_PAGE_SIZE, guest_memory_page_host(g->memory, p), GUEST_PAGE_SIZE);
+}
+
+static void drop_image(struct image *im)
+{
+    perdure_stream_close(im->config);
+    perdure_stream_close(im->devices);
+    free(im->ram);
+}
+
+static VMStream *again(const VMStream *f)
+{
+    size_t size;
+    const void *data = perdure_stream_memory(f, &size);
+
+    return perdure_stream_open_buffer(data, size);
+}
+
+static Machine *machine_from(const struct image *im)
+{
+    VMStream *f = again(im->config);
+    Error *err = NULL;
+    Machine *m = machine_new_from_stream(f, vm_here(), &err);
+
+    VM_OK(m != NULL);
+    perdure_stream_close(f);
+    vm_listen(m);
+    return m;
+}
+
+static void load_image(const struct image *im, Machine *m)
+{
+    Guest *g = machine_guest(m);
+    VMStream *f = again(im->devices);
+    Error *err = NULL;
+
+    for (uint64_t p = 0; p < im->pages; p++)
+        memcpy(guest_memory_page_host(g->memory, p), im->ram + p * GUEST_PAGE_SIZE, GUEST_PAGE_SIZE);
+    VM_OK(perdure_loadvm_devices(f, &err));
+    perdure_stream_close(f);
+}
+
+/* A's state goes on in B, C, ...: the walk never breaks, and counts on. */
+static void moves(int cpus, const char *cmdline, int times)
+{
+    Machine *m = vm_boot("walk", cpus, cmdline);
+    uint64_t boot_id, beat;
+    struct image im;
+    Error *err = NULL;
+
+    vm_wait_running(m);
+    for (int i = 0; i < times; i++) {
+        vm_sleep_ms(3);
+        vm_pause(m);
+        take_image(&im, m);
+        boot_id = vm_status(m)->boot_id;
+        beat = vm_status(m)->heartbeat[0];
+        machine_free(m);
+
+        m = machine_from(&im);
+        load_image(&im, m);
+        drop_image(&im);
+        VM_OK(machine_guest(m)->ops->take_over(machine_guest(m), &err));
+        vm_check_walk(m);
+        vm_resume(m);
+        vm_wait_progress(m);
+        assert_true(machine_running(m));
+        vm_sleep_ms(5);
+        vm_pause(m);
+        vm_check_walk(m);
+        assert_int_equal(vm_status(m)->boot_id, boot_id);
+        assert_true(vm_status(m)->heartbeat[0] > beat);
+        vm_resume(m);
+    }
+    vm_end(m);
+}
+
+static void test_move_one(void **state)
+{
+    (void)state;
+    moves(1, "size=4M", 8);
+}
+
+static void test_move_two(void **state)
+{
+    (void)state;
+    moves(2, "size=4M cpus=2", 8);
+}
+
+/* What was saved is what is saved again after it was loaded, but for the clocks. */
+static void test_loaded_is_saved(void **state)
+{
+    Machine *m = vm_boot("walk", 1, "size=1M");
+    struct image im, second;
+    size_t size, size2;
+
+    (void)state;
+    vm_wait_running(m);
+    vm_pause(m);
+    take_image(&im, m);
+    machine_free(m);
+    m = machine_from(&im);
+    load_image(&im, m);
+    take_image(&second, m);
+    perdure_stream_memory(im.devices, &size);
+    perdure_stream_memory(second.devices, &size2);
+    assert_int_equal(size, size2);
+    drop_image(&im);
+    drop_image(&second);
+    vm_end(m);
+}
+
+/* A request that was made travels with the state; the reset can be done on the other side. */
+static void test_request_travels(void **state)
+{
+    Machine *m = vm_boot("ends", 1, "p");
+    struct image im;
+    Error *err = NULL;
+    Guest *g;
+
+    (void)state;
+    vm_wait_event(MACHINE_POWEROFF, 1);
+    vm_pause(m);
+    take_image(&im, m);
+    machine_free(m);
+    m = machine_from(&im);
+    g = machine_guest(m);
+    load_image(&im, m);
+    VM_OK(g->ops->take_over(g, &err));
+    assert_int_equal(g->ops->request(g), GUEST_REQUEST_POWEROFF);
+    vm_resume(m);
+    assert_false(machine_running(m));
+    vm_sleep_ms(10);
+    assert_int_equal(vm_console_count('B'), 0);
+    vm_pause(m);
+    VM_OK(g->ops->reset(g, &err)); /* kernel and command line came along */
+    vm_resume(m);
+    vm_wait_console("AA");
+    drop_image(&im);
+    vm_end(m);
+}
+
+/* A machine that was cleared is as good as a new one. */
+static void test_clear(void **state)
+{
+    Machine *m = vm_boot("walk", 2, "size=1M cpus=2");
+    Guest *g = machine_guest(m);
+    struct image im;
+    Error *err = NULL;
+
+    (void)state;
+    vm_wait_running(m);
+    vm_pause(m);
+    take_image(&im, m);
+    VM_OK(g->ops->clear(g, &err));
+    for (uint64_t p = 0; p < g->memory->page_count; p++)
+        assert_int_equal(guest_memory_page_host(g->memory, p)[0], 0);
+    load_image(&im, m);
+    VM_OK(g->ops->take_over(g, &err));
+    vm_resume(m);
+    vm_wait_progress(m);
+    vm_pause(m);
+    vm_check_walk(m);
+    vm_resume(m);
+    drop_image(&im);
+    vm_end(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dirty_log),       cmocka_unit_test(test_dirty_log_live),
+        cmocka_unit_test(test_dirty_by_device), cmocka_unit_test(test_move_one),
+        cmocka_unit_test(test_move_two),        cmocka_unit_test(test_loaded_is_saved),
+        cmocka_unit_test(test_request_travels), cmocka_unit_test(test_clear),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
