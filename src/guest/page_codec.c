@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "guest/page_codec.h"
 #include "base/bitmap.h"
-#include "guest/page_copy.h"
+#include "guest/page_scan.h"
 
 #include <errno.h>
 #include <inttypes.h>

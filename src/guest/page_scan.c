@@ -1,60 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "guest/page_copy.h"
+#include "guest/page_scan.h"
 
 #include <immintrin.h>
-#include <stdatomic.h>
 #include <string.h>
 
 #define PAGE 4096
 #define LINE 64
-
-/* Scattered pages: the next one is not in the cache, and the hardware's prefetcher stops at a page's end.
- * Eight lines ahead hides most of it. */
-#define AHEAD (8 * LINE)
-
-__attribute__((target("avx512f"))) static void copy_avx512(void *dst, const void *src)
-{
-    for (int i = 0; i < PAGE; i += LINE) {
-        _mm_prefetch((const char *)src + i + AHEAD, _MM_HINT_NTA);
-        _mm512_stream_si512((void *)((char *)dst + i), _mm512_loadu_si512((const char *)src + i));
-    }
-}
-
-__attribute__((target("avx2"))) static void copy_avx2(void *dst, const void *src)
-{
-    for (int i = 0; i < PAGE; i += LINE) {
-        const char *s = (const char *)src + i;
-        char *d = (char *)dst + i;
-        _mm_prefetch(s + AHEAD, _MM_HINT_NTA);
-        _mm256_stream_si256((void *)d, _mm256_loadu_si256((const void *)s));
-        _mm256_stream_si256((void *)(d + 32), _mm256_loadu_si256((const void *)(s + 32)));
-    }
-}
-
-static void copy_plain(void *dst, const void *src)
-{
-    memcpy(dst, src, PAGE);
-}
-
-static void copy_first(void *dst, const void *src);
-static void (*_Atomic copy)(void *dst, const void *src) = copy_first;
-
-static void copy_first(void *dst, const void *src)
-{
-    void (*best)(void *, const void *) = copy_plain;
-
-    if (__builtin_cpu_supports("avx512f"))
-        best = copy_avx512;
-    else if (__builtin_cpu_supports("avx2"))
-        best = copy_avx2;
-    atomic_store_explicit(&copy, best, memory_order_relaxed);
-    best(dst, src);
-}
-
-void page_copy(void *dst, const void *src)
-{
-    atomic_load_explicit(&copy, memory_order_relaxed)(dst, src);
-}
 
 /* Which clone is called is decided while the program is loaded, when ThreadSanitizer cannot run yet. */
 #ifdef __has_feature
@@ -68,12 +19,14 @@ void page_copy(void *dst, const void *src)
 #define CLONES
 #endif
 
-CLONES static uint64_t line_or(const uint64_t *line)
+#define CHUNK (8 * LINE)
+
+CLONES static uint64_t chunk_or(const uint64_t *chunk)
 {
     uint64_t sum = 0;
 
-    for (int i = 0; i < LINE / 8; i++)
-        sum |= line[i];
+    for (int i = 0; i < CHUNK / 8; i++)
+        sum |= chunk[i];
     return sum;
 }
 
@@ -81,9 +34,11 @@ bool page_is_zero(const void *page)
 {
     const uint64_t *words = page;
 
-    /* Most pages that are not zero show it in their first line. */
-    for (int i = 0; i < PAGE / 8; i += LINE / 8) {
-        if (line_or(words + i))
+    /* Most pages that are not zero show it in their first words. */
+    if (words[0] | words[1] | words[8])
+        return false;
+    for (int i = 0; i < PAGE / 8; i += CHUNK / 8) {
+        if (chunk_or(words + i))
             return false;
     }
     return true;
