@@ -90,7 +90,8 @@ void machine_stop(Machine *m)
 
 bool machine_running(const Machine *m)
 {
-    return m->state.running && !m->state.request;
+    return __atomic_load_n(&m->state.running, __ATOMIC_RELAXED) &&
+           !__atomic_load_n(&m->state.request, __ATOMIC_RELAXED);
 }
 
 /* --- requests: from a device (loop lock held), a processor, or a user --- */
@@ -164,9 +165,11 @@ static bool reset_hardware(Machine *m, const struct boot_entry *entry, Error **e
     for (int i = 0; i < m->vcpus.count; i++)
         if (!reset_vcpu(m, i, entry, errp))
             return false;
+    task_lock(&m->lock);
     m->state.request = GUEST_REQUEST_NONE;
     m->reset_wanted = false;
     vcpus_release(&m->vcpus, VCPU_HOLD_ERROR);
+    task_unlock(&m->lock);
     return true;
 }
 
@@ -198,7 +201,7 @@ bool machine_power_on_state(Machine *m, Error **errp)
     return reset_hardware(m, NULL, errp);
 }
 
-static bool reset_and_tell(Machine *m, Error **errp)
+bool machine_reset(Machine *m, Error **errp)
 {
     bool ok;
 
@@ -209,11 +212,6 @@ static bool reset_and_tell(Machine *m, Error **errp)
     if (ok)
         machine_tell(m, MACHINE_RESET);
     return ok;
-}
-
-bool machine_reset(Machine *m, Error **errp)
-{
-    return reset_and_tell(m, errp);
 }
 
 bool machine_boot(Machine *m, Error **errp)
@@ -227,12 +225,40 @@ bool machine_boot(Machine *m, Error **errp)
     return ok;
 }
 
-/* A guest that resets itself does so on a processor's thread, which cannot wait
- * for itself to stand still. */
+static bool wants_reset(Machine *m)
+{
+    bool wanted;
+
+    task_lock(&m->lock);
+    wanted = m->state.request == GUEST_REQUEST_RESET && !m->guest.on_request;
+    task_unlock(&m->lock);
+    return wanted;
+}
+
+/* Somebody else may have been quicker: a user's reset, an engine that took charge. */
+static void carry_out_reset(Machine *m)
+{
+    Error *err = NULL;
+    bool wanted, ok = true;
+
+    machine_pause(m, NULL);
+    wanted = wants_reset(m);
+    if (wanted)
+        ok = machine_reset_paused(m, &err);
+    machine_resume(m);
+    if (wanted && ok)
+        machine_tell(m, MACHINE_RESET);
+    if (ok)
+        return;
+    log_warn("reset: %s", error_get_pretty(err));
+    error_free(err);
+    machine_tell(m, MACHINE_ERROR);
+}
+
+/* A guest that resets itself does so on a processor's thread, which cannot wait for itself to stand still. */
 static void worker(void *arg)
 {
     Machine *m = arg;
-    Error *err = NULL;
 
     task_lock(&m->lock);
     while (!m->quit) {
@@ -242,12 +268,7 @@ static void worker(void *arg)
         }
         m->reset_wanted = false;
         task_unlock(&m->lock);
-        if (!reset_and_tell(m, &err)) {
-            log_warn("reset: %s", error_get_pretty(err));
-            error_free(err);
-            err = NULL;
-            machine_tell(m, MACHINE_ERROR);
-        }
+        carry_out_reset(m);
         task_lock(&m->lock);
     }
     task_unlock(&m->lock);

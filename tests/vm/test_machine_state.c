@@ -78,6 +78,9 @@ static void follow(int cpus, const char *cmdline, bool live_passes)
     VM_OK(g->ops->tracking_start(g, &err));
     assert_true(g->ops->changed_pages(g) > 0);
     mirror_collect(&c, m, true);
+    vm_pause(m); /* what the guest wrote before it was copied is in the log once more */
+    mirror_collect(&c, m, false);
+    vm_resume(m);
     c.collected = 0;
     for (int i = 0; i < EPOCHS; i++) {
         vm_sleep_ms(3);
@@ -141,91 +144,18 @@ static void test_dirty_by_device(void **state)
     vm_end(m);
 }
 
-/* What travels: configuration, device state, RAM. */
-struct image {
-    VMStream *config, *devices;
-    uint8_t *ram;
-    uint64_t pages;
-};
-
-static void take_image(struct image *im, Machine *m)
-{
-    Guest *g = machine_guest(m);
-    Error *err = NULL;
-
-    im->config = perdure_stream_open_memory(1 << 20);
-    im->devices = perdure_stream_open_memory(1 << 20);
-    im->pages = g->memory->page_count;
-    im->ram = malloc(im->pages * GUEST_PAGE_SIZE);
-    assert_non_null(im->ram);
-    VM_OK(g->ops->save_config(g, im->config, &err));
-    VM_OK(perdure_savevm_devices(im->devices, &err));
-    for (uint64_t p = 0; p < im->pages; p++)
-        memcpy(im->ram + p * GUEST_PAGE_SIZE, guest_memory_page_host(g->memory, p), GUEST_PAGE_SIZE);
-}
-
-static void drop_image(struct image *im)
-{
-    perdure_stream_close(im->config);
-    perdure_stream_close(im->devices);
-    free(im->ram);
-}
-
-static VMStream *again(const VMStream *f)
-{
-    size_t size;
-    const void *data = perdure_stream_memory(f, &size);
-
-    return perdure_stream_open_buffer(data, size);
-}
-
-static Machine *machine_from(const struct image *im)
-{
-    VMStream *f = again(im->config);
-    Error *err = NULL;
-    Machine *m = machine_new_from_stream(f, vm_here(), &err);
-
-    VM_OK(m != NULL);
-    perdure_stream_close(f);
-    vm_listen(m);
-    return m;
-}
-
-static void load_image(const struct image *im, Machine *m)
-{
-    Guest *g = machine_guest(m);
-    VMStream *f = again(im->devices);
-    Error *err = NULL;
-
-    for (uint64_t p = 0; p < im->pages; p++)
-        memcpy(guest_memory_page_host(g->memory, p), im->ram + p * GUEST_PAGE_SIZE, GUEST_PAGE_SIZE);
-    VM_OK(perdure_loadvm_devices(f, &err));
-    perdure_stream_close(f);
-}
-
 /* A's state goes on in B, C, ...: the walk never breaks, and counts on. */
 static void moves(int cpus, const char *cmdline, int times)
 {
     Machine *m = vm_boot("walk", cpus, cmdline);
     uint64_t boot_id, beat;
-    struct image im;
-    Error *err = NULL;
 
     vm_wait_running(m);
     for (int i = 0; i < times; i++) {
         vm_sleep_ms(3);
-        vm_pause(m);
-        take_image(&im, m);
         boot_id = vm_status(m)->boot_id;
         beat = vm_status(m)->heartbeat[0];
-        machine_free(m);
-
-        m = machine_from(&im);
-        load_image(&im, m);
-        drop_image(&im);
-        VM_OK(machine_guest(m)->ops->take_over(machine_guest(m), &err));
-        vm_check_walk(m);
-        vm_resume(m);
+        m = vm_move(m);
         vm_wait_progress(m);
         assert_true(machine_running(m));
         vm_sleep_ms(5);
@@ -254,22 +184,22 @@ static void test_move_two(void **state)
 static void test_loaded_is_saved(void **state)
 {
     Machine *m = vm_boot("walk", 1, "size=1M");
-    struct image im, second;
+    struct vm_image im, second;
     size_t size, size2;
 
     (void)state;
     vm_wait_running(m);
     vm_pause(m);
-    take_image(&im, m);
+    vm_image_take(&im, m);
     machine_free(m);
-    m = machine_from(&im);
-    load_image(&im, m);
-    take_image(&second, m);
+    m = vm_image_machine(&im);
+    vm_image_load(&im, m);
+    vm_image_take(&second, m);
     perdure_stream_memory(im.devices, &size);
     perdure_stream_memory(second.devices, &size2);
     assert_int_equal(size, size2);
-    drop_image(&im);
-    drop_image(&second);
+    vm_image_drop(&im);
+    vm_image_drop(&second);
     vm_end(m);
 }
 
@@ -277,18 +207,18 @@ static void test_loaded_is_saved(void **state)
 static void test_request_travels(void **state)
 {
     Machine *m = vm_boot("ends", 1, "p");
-    struct image im;
+    struct vm_image im;
     Error *err = NULL;
     Guest *g;
 
     (void)state;
     vm_wait_event(MACHINE_POWEROFF, 1);
     vm_pause(m);
-    take_image(&im, m);
+    vm_image_take(&im, m);
     machine_free(m);
-    m = machine_from(&im);
+    m = vm_image_machine(&im);
     g = machine_guest(m);
-    load_image(&im, m);
+    vm_image_load(&im, m);
     VM_OK(g->ops->take_over(g, &err));
     assert_int_equal(g->ops->request(g), GUEST_REQUEST_POWEROFF);
     vm_resume(m);
@@ -299,7 +229,7 @@ static void test_request_travels(void **state)
     VM_OK(g->ops->reset(g, &err)); /* kernel and command line came along */
     vm_resume(m);
     vm_wait_console("AA");
-    drop_image(&im);
+    vm_image_drop(&im);
     vm_end(m);
 }
 
@@ -308,24 +238,57 @@ static void test_clear(void **state)
 {
     Machine *m = vm_boot("walk", 2, "size=1M cpus=2");
     Guest *g = machine_guest(m);
-    struct image im;
+    struct vm_image im;
     Error *err = NULL;
 
     (void)state;
     vm_wait_running(m);
     vm_pause(m);
-    take_image(&im, m);
+    vm_image_take(&im, m);
     VM_OK(g->ops->clear(g, &err));
     for (uint64_t p = 0; p < g->memory->page_count; p++)
         assert_int_equal(guest_memory_page_host(g->memory, p)[0], 0);
-    load_image(&im, m);
+    vm_image_load(&im, m);
     VM_OK(g->ops->take_over(g, &err));
     vm_resume(m);
     vm_wait_progress(m);
     vm_pause(m);
     vm_check_walk(m);
     vm_resume(m);
-    drop_image(&im);
+    vm_image_drop(&im);
+    vm_end(m);
+}
+
+/* The same through a state file. */
+static void test_state_file(void **state)
+{
+    Machine *m = vm_boot("walk", 2, "size=4M cpus=2");
+    FILE *file = tmpfile();
+    Error *err = NULL;
+    uint64_t boot_id;
+    VMStream *f;
+
+    (void)state;
+    vm_wait_running(m);
+    boot_id = vm_status(m)->boot_id;
+    f = perdure_stream_open_fd(fileno(file), "w", &err);
+    VM_OK(machine_save(m, f, &err) && perdure_stream_flush(f, &err));
+    perdure_stream_close(f);
+    vm_wait_progress(m); /* it goes on after it was saved */
+    machine_free(m);
+
+    rewind(file);
+    f = perdure_stream_open_fd(fileno(file), "r", &err);
+    m = machine_restore(f, vm_here(), &err);
+    VM_OK(m != NULL);
+    perdure_stream_close(f);
+    fclose(file);
+    VM_OK(machine_start(m, &err));
+    vm_wait_progress(m);
+    vm_pause(m);
+    vm_check_walk(m);
+    assert_int_equal(vm_status(m)->boot_id, boot_id);
+    vm_resume(m);
     vm_end(m);
 }
 
@@ -335,7 +298,8 @@ int main(void)
         cmocka_unit_test(test_dirty_log),       cmocka_unit_test(test_dirty_log_live),
         cmocka_unit_test(test_dirty_by_device), cmocka_unit_test(test_move_one),
         cmocka_unit_test(test_move_two),        cmocka_unit_test(test_loaded_is_saved),
-        cmocka_unit_test(test_request_travels), cmocka_unit_test(test_clear),
+        cmocka_unit_test(test_request_travels), cmocka_unit_test(test_state_file),
+        cmocka_unit_test(test_clear),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

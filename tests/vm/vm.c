@@ -3,6 +3,7 @@
 
 #include "base/task.h"
 #include "machine/guest_images.h"
+#include <perdure/savevm.h>
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -54,12 +55,23 @@ const struct machine_config *vm_here(void)
     return &config;
 }
 
+struct machine_config *vm_prepare(const char *guest, int cpus, const char *cmdline)
+{
+    fill_config(guest, cpus, cmdline);
+    return &config;
+}
+
 Machine *vm_boot(const char *guest, int cpus, const char *cmdline)
+{
+    vm_prepare(guest, cpus, cmdline);
+    return vm_boot_prepared();
+}
+
+Machine *vm_boot_prepared(void)
 {
     Error *err = NULL;
     Machine *m;
 
-    fill_config(guest, cpus, cmdline);
     unlink(console_path);
     for (int i = 0; i <= MACHINE_ERROR; i++)
         atomic_store(&events[i], 0);
@@ -202,4 +214,77 @@ void vm_resume(Machine *m)
     Guest *g = machine_guest(m);
 
     g->ops->resume(g);
+}
+
+/* --- the state, from one machine to the next --- */
+
+void vm_image_take(struct vm_image *im, Machine *m)
+{
+    Guest *g = machine_guest(m);
+    Error *err = NULL;
+
+    im->config = perdure_stream_open_memory(1 << 20);
+    im->devices = perdure_stream_open_memory(1 << 20);
+    im->pages = g->memory->page_count;
+    im->ram = malloc(im->pages * GUEST_PAGE_SIZE);
+    assert_non_null(im->ram);
+    VM_OK(g->ops->save_config(g, im->config, &err));
+    VM_OK(perdure_savevm_devices(im->devices, &err));
+    for (uint64_t p = 0; p < im->pages; p++)
+        memcpy(im->ram + p * GUEST_PAGE_SIZE, guest_memory_page_host(g->memory, p), GUEST_PAGE_SIZE);
+}
+
+void vm_image_drop(struct vm_image *im)
+{
+    perdure_stream_close(im->config);
+    perdure_stream_close(im->devices);
+    free(im->ram);
+}
+
+static VMStream *again(const VMStream *f)
+{
+    size_t size;
+    const void *data = perdure_stream_memory(f, &size);
+
+    return perdure_stream_open_buffer(data, size);
+}
+
+Machine *vm_image_machine(const struct vm_image *im)
+{
+    VMStream *f = again(im->config);
+    Error *err = NULL;
+    Machine *m = machine_new_from_stream(f, &config, &err);
+
+    VM_OK(m != NULL);
+    perdure_stream_close(f);
+    vm_listen(m);
+    return m;
+}
+
+void vm_image_load(const struct vm_image *im, Machine *m)
+{
+    Guest *g = machine_guest(m);
+    VMStream *f = again(im->devices);
+    Error *err = NULL;
+
+    for (uint64_t p = 0; p < im->pages; p++)
+        memcpy(guest_memory_page_host(g->memory, p), im->ram + p * GUEST_PAGE_SIZE, GUEST_PAGE_SIZE);
+    VM_OK(perdure_loadvm_devices(f, &err));
+    perdure_stream_close(f);
+}
+
+Machine *vm_move(Machine *m)
+{
+    struct vm_image im;
+    Error *err = NULL;
+
+    vm_pause(m);
+    vm_image_take(&im, m);
+    machine_free(m);
+    m = vm_image_machine(&im);
+    vm_image_load(&im, m);
+    vm_image_drop(&im);
+    VM_OK(machine_guest(m)->ops->take_over(machine_guest(m), &err));
+    vm_resume(m);
+    return m;
 }

@@ -25,6 +25,9 @@ extern const char ends_start[], ends_end[];
 
 /* A machine whose console goes to a file; asserts that nothing fails. One at a time. */
 Machine *vm_boot(const char *guest, int cpus, const char *cmdline);
+/* The same in two steps: devices may be added to the configuration between them. */
+struct machine_config *vm_prepare(const char *guest, int cpus, const char *cmdline);
+Machine *vm_boot_prepared(void);
 /* The configuration for a machine from a stream: the same console. */
 const struct machine_config *vm_here(void);
 /* Ends it, and forgets the console's file. */
@@ -49,5 +52,20 @@ void vm_check_walk(Machine *m);
 void vm_pause(Machine *m);
 void vm_resume(Machine *m);
 void vm_sleep_ms(int ms);
+
+/* What travels: configuration, device state, RAM. */
+struct vm_image {
+    VMStream *config, *devices;
+    uint8_t *ram;
+    uint64_t pages;
+};
+
+/* Paused. */
+void vm_image_take(struct vm_image *im, Machine *m);
+Machine *vm_image_machine(const struct vm_image *im);
+void vm_image_load(const struct vm_image *im, Machine *m);
+void vm_image_drop(struct vm_image *im);
+/* Ends m after its state was taken; the machine that goes on with it runs. */
+Machine *vm_move(Machine *m);
 
 #endif
