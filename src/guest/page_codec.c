@@ -17,11 +17,34 @@
 struct PageEncoder {
     uint64_t page_count;
     uint8_t *shadow; /* NULL: no deltas. Page by page what the other side holds */
+    uint64_t *used;  /* pages of the shadow that were written; the others are zero, and not looked at */
 };
+
+static const uint8_t zero_page[GUEST_PAGE_SIZE] __attribute__((aligned(GUEST_PAGE_SIZE)));
 
 static size_t shadow_bytes(const PageEncoder *e)
 {
     return e->page_count * GUEST_PAGE_SIZE;
+}
+
+static bool make_shadow(PageEncoder *e, Error **errp)
+{
+    void *shadow = mmap(NULL, shadow_bytes(e), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (shadow == MAP_FAILED) {
+        error_setg_errno(errp, errno,
+                         "shadow of guest RAM, %" PRIu64 " MiB (protect --no-delta does without)",
+                         (uint64_t)shadow_bytes(e) >> 20);
+        return false;
+    }
+    e->shadow = shadow;
+    /* Page by page: a huge page is milliseconds of clearing in the middle of an epoch. */
+    madvise(e->shadow, shadow_bytes(e), MADV_NOHUGEPAGE);
+    e->used = calloc(1, bitmap_bytes(e->page_count));
+    if (!e->used)
+        error_setg_errno(errp, ENOMEM, "shadow of guest RAM");
+    return e->used;
 }
 
 PageEncoder *page_encoder_new(uint64_t page_count, bool delta, Error **errp)
@@ -33,16 +56,9 @@ PageEncoder *page_encoder_new(uint64_t page_count, bool delta, Error **errp)
         return NULL;
     }
     e->page_count = page_count;
-    if (delta) {
-        e->shadow = mmap(NULL, shadow_bytes(e), PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (e->shadow == MAP_FAILED) {
-            error_setg_errno(errp, errno,
-                             "shadow of guest RAM, %" PRIu64 " MiB (protect --no-delta does without)",
-                             (uint64_t)shadow_bytes(e) >> 20);
-            free(e);
-            return NULL;
-        }
+    if (delta && !make_shadow(e, errp)) {
+        page_encoder_free(e);
+        return NULL;
     }
     return e;
 }
@@ -53,13 +69,16 @@ void page_encoder_free(PageEncoder *e)
         return;
     if (e->shadow)
         munmap(e->shadow, shadow_bytes(e));
+    free(e->used);
     free(e);
 }
 
 void page_encoder_reset(PageEncoder *e)
 {
-    if (e->shadow)
-        madvise(e->shadow, shadow_bytes(e), MADV_DONTNEED);
+    if (!e->shadow)
+        return;
+    madvise(e->shadow, shadow_bytes(e), MADV_DONTNEED);
+    memset(e->used, 0, bitmap_bytes(e->page_count));
 }
 
 static void put_head(VMStream *f, uint64_t page, enum page_kind kind)
@@ -85,9 +104,12 @@ static void update_shadow(uint8_t *shadow, uint64_t mask, const uint8_t *data)
 enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uint8_t *data)
 {
     uint8_t *shadow = e->shadow ? e->shadow + page * GUEST_PAGE_SIZE : NULL;
-    uint64_t mask = shadow ? page_diff(shadow, data) : UINT64_MAX;
+    uint64_t mask = UINT64_MAX;
     enum page_kind kind = PAGE_FULL;
 
+    /* Not the shadow's own zeroes: to read them would cost a page fault, and the write after it another. */
+    if (shadow)
+        mask = page_diff(bitmap_test(e->used, page) ? shadow : zero_page, data);
     if (page_is_zero(data))
         kind = PAGE_ZERO;
     else if (mask && __builtin_popcountll(mask) <= DELTA_LINES_MAX)
@@ -101,8 +123,10 @@ enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uin
         put_delta(f, mask, data);
     else if (kind == PAGE_FULL)
         perdure_stream_put_buffer(f, data, GUEST_PAGE_SIZE);
-    if (shadow)
+    if (shadow && mask) {
         update_shadow(shadow, mask, data);
+        bitmap_set(e->used, page);
+    }
     return kind;
 }
 
