@@ -142,7 +142,9 @@ static void test_removed_in_the_batch(void **state)
     eventfd_write(s.fd[0], 1);
     eventfd_write(s.fd[1], 1);
     assert_true(loop_start(l, NULL));
-    task_sleep_until(clock_now() + 20 * NS_PER_MS);
+    while (!read_locked(l, &s.calls[0]) && !read_locked(l, &s.calls[1]))
+        task_sleep_until(clock_now() + NS_PER_MS);
+    task_sleep_until(clock_now() + 10 * NS_PER_MS); /* for the one that must not come */
     loop_lock(l);
     assert_int_equal(s.calls[0] + s.calls[1], 1);
     loop_unlock(l);
