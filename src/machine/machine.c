@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "guest/ram_state.h"
 #include "machine/machine_internal.h"
+#include "net/output_buffer.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -147,6 +148,8 @@ static bool make_memory(Machine *m, Error **errp)
 static bool make_devices(Machine *m, Error **errp)
 {
     machine_host_init(m);
+    net_output_buffer_register();
+    console_gate_register();
     if (!machine_host_map_fixed(m, errp))
         return false;
     m->console = console_new(m->setup.config.console, m->loop, errp);
