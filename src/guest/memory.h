@@ -2,9 +2,9 @@
 /*
  * GuestMemory: the guest's RAM, and the bitmap of pages that devices wrote.
  *
- * Devices reach RAM only through here: every guest physical address and length is checked; what is outside RAM is NULL. One block
- * below the 3 GiB hole and one from 4 GiB up, both in one memfd. A device marks pages dirty AFTER the data landed and BEFORE the used
- * index shows it.
+ * Devices reach RAM only through here: every guest physical address and length is checked; what is outside
+ * RAM is NULL. One block below the 3 GiB hole and one from 4 GiB up, both in one memfd. A device marks pages
+ * dirty AFTER the data landed and BEFORE the used index shows it.
  */
 #ifndef GUEST_MEMORY_H
 #define GUEST_MEMORY_H
@@ -18,7 +18,7 @@
 
 struct ram_block {
     uint64_t gpa;
-    uint64_t size;        /* bytes, a multiple of the page size */
+    uint64_t size; /* bytes, a multiple of the page size */
     uint8_t *host;
     uint64_t file_offset; /* in the memfd */
     uint64_t first_page;  /* index of its first page among all RAM pages */
@@ -27,10 +27,10 @@ struct ram_block {
 typedef struct GuestMemory {
     struct ram_block blocks[2];
     int block_count;
-    uint64_t size;        /* of all blocks */
+    uint64_t size; /* of all blocks */
     uint64_t page_count;
-    int fd;               /* memfd, MAP_SHARED */
-    uint64_t *dirty;      /* device bitmap, one bit a page index; set atomically */
+    int fd;          /* memfd, MAP_SHARED */
+    uint64_t *dirty; /* device bitmap, one bit a page index; set atomically */
 } GuestMemory;
 
 GuestMemory *guest_memory_new(uint64_t size, Error **errp);
@@ -47,7 +47,8 @@ void guest_memory_mark_dirty(GuestMemory *m, uint64_t gpa, uint64_t len);
 /* Page index <-> address. */
 uint64_t guest_memory_page_gpa(const GuestMemory *m, uint64_t page);
 uint8_t *guest_memory_page_host(const GuestMemory *m, uint64_t page);
-/* Adds the device bitmap to out and clears it. Also the pages of the file that exist at all (holes are zero pages). */
+/* Adds the device bitmap to out and clears it. Also the pages of the file that exist at all (holes are zero
+ * pages). */
 void guest_memory_take_dirty(GuestMemory *m, uint64_t *out);
 void guest_memory_populated(const GuestMemory *m, uint64_t *out);
 /* CRC-64 or similar strong 64-bit hash of all RAM, the same on both sides for the same content. */

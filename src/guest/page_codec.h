@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Page codec: a page as zero, as 64-byte-line delta against the last copy that the other side has, or in full (docs/wire-format.md).
+ * Page codec: a page as zero, as 64-byte-line delta against the last copy that the other side has, or in full
+ * (docs/wire-format.md).
  *
- * The encoder keeps a shadow of what the other side holds (RAM-sized, given by the kernel page by page as it is used); both begin as
- * all zero. The decoder's shadow is the other side's RAM itself. An encoded page: u64 (page << 2 | kind), then nothing | u64 line mask
- * and the lines | 4096 bytes.
+ * The encoder keeps a shadow of what the other side holds (RAM-sized, given by the kernel page by page as it
+ * is used); both begin as all zero. The decoder's shadow is the other side's RAM itself. An encoded page: u64
+ * (page << 2 | kind), then nothing | u64 line mask and the lines | 4096 bytes.
  */
 #ifndef GUEST_PAGE_CODEC_H
 #define GUEST_PAGE_CODEC_H
@@ -24,7 +25,8 @@ void page_encoder_free(PageEncoder *e);
 void page_encoder_reset(PageEncoder *e);
 /* Puts one page into the open record, and into the shadow. Returns what it became. */
 enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uint8_t *data);
-/* Reads pages to the end of the open record; each is checked, then applied to RAM. Returns their number, -1 on a bad one (sticky error). */
+/* Reads pages to the end of the open record; each is checked, then applied to RAM. Returns their number, -1
+ * on a bad one (sticky error). */
 int64_t page_decode_all(VMStream *f, GuestMemory *m);
 /* The same checks, applying nothing. */
 int64_t page_check_all(VMStream *f, uint64_t page_count);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Staging: the bounded, preallocated place where an epoch's changed pages wait for the sender, so that the guest runs again as soon
- * as they are copied. max(64 MiB, RAM/8). One writer (collect, the guest paused), then one reader (the sender).
+ * Staging: the bounded, preallocated place where an epoch's changed pages wait for the sender, so that the
+ * guest runs again as soon as they are copied. max(64 MiB, RAM/8). One writer (collect, the guest paused),
+ * then one reader (the sender).
  */
 #ifndef GUEST_STAGING_H
 #define GUEST_STAGING_H
