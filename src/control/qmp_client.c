@@ -50,7 +50,8 @@ static json_t *timestamp(void)
     struct timespec ts;
 
     clock_gettime(CLOCK_REALTIME, &ts);
-    return json_pack("{s:I, s:I}", "seconds", (json_int_t)ts.tv_sec, "microseconds", (json_int_t)(ts.tv_nsec / 1000));
+    return json_pack("{s:I, s:I}", "seconds", (json_int_t)ts.tv_sec, "microseconds",
+                     (json_int_t)(ts.tv_nsec / 1000));
 }
 
 void qmp_client_event(struct qmp_client *c, const char *event, json_t *data)
@@ -71,7 +72,8 @@ static json_t *version_object(void)
     int major = 0, minor = 0, micro = 0;
 
     sscanf(PERDURE_VERSION, "%d.%d.%d", &major, &minor, &micro);
-    return json_pack("{s:{s:i, s:i, s:i}, s:s}", "perdure", "major", major, "minor", minor, "micro", micro, "package", "");
+    return json_pack("{s:{s:i, s:i, s:i}, s:s}", "perdure", "major", major, "minor", minor, "micro", micro,
+                     "package", "");
 }
 
 static json_t *error_reply(const char *class, json_t *desc)
@@ -144,7 +146,8 @@ static json_t *check_form(json_t *request)
         return error_reply("GenericError", json_string("QMP input lacks member 'execute'"));
     if (args && !json_is_object(args))
         return error_reply("GenericError", json_string("QMP input member 'arguments' must be an object"));
-    json_object_foreach (request, key, value) {
+    json_object_foreach(request, key, value)
+    {
         if (strcmp(key, "execute") && strcmp(key, "arguments") && strcmp(key, "id"))
             return error_reply("GenericError", json_sprintf("QMP input member '%s' is unexpected", key));
     }
@@ -156,7 +159,8 @@ static void handle_request(struct qmp_client *c, json_t *request)
     json_t *id = json_object_get(request, "id"), *reply = check_form(request);
 
     if (!reply)
-        reply = execute(c, json_string_value(json_object_get(request, "execute")), json_object_get(request, "arguments"));
+        reply = execute(c, json_string_value(json_object_get(request, "execute")),
+                        json_object_get(request, "arguments"));
     if (id)
         json_object_set(reply, "id", id);
     send_reply(c, reply);
@@ -189,7 +193,8 @@ static void serve(struct qmp_client *c)
     send_reply(c, json_pack("{s:{s:o, s:[]}}", "QMP", "version", version_object(), "capabilities"));
     for (;;) {
         c->request_size = 0;
-        request = json_load_callback(read_byte, c, JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
+        request = json_load_callback(read_byte, c,
+                                     JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
         if (!request)
             break;
         handle_request(c, request);

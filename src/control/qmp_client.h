@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One client of the control socket: its task reads requests, runs them and answers. Used by qmp_server.c alone.
+ * One client of the control socket: its task reads requests, runs them and answers. Used by qmp_server.c
+ * alone.
  */
 #ifndef CONTROL_QMP_CLIENT_H
 #define CONTROL_QMP_CLIENT_H

@@ -24,7 +24,8 @@ struct QmpServer {
     bool stopping;
 };
 
-/* A free slot; frees the clients that have left. NULL: all are taken. Lock held; only the accepting task calls this. */
+/* A free slot; frees the clients that have left. NULL: all are taken. Lock held; only the accepting task
+ * calls this. */
 static struct qmp_client **find_slot(QmpServer *s)
 {
     struct qmp_client **slot = NULL;
@@ -69,8 +70,10 @@ static bool remove_stale(const char *path, const char *address, Error **errp)
 
     if (ch) {
         channel_close(ch);
-        error_setg(errp, "%s: another perdure of this name is running; choose another --name, or end it with perdure quit",
-                   path);
+        error_setg(
+            errp,
+            "%s: another perdure of this name is running; choose another --name, or end it with perdure quit",
+            path);
         return false;
     }
     if (unlink(path) < 0 && errno != ENOENT) {

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# make install PREFIX=/somewhere [DESTDIR=/staging]: library, headers, libperdure.pc, program, man pages, arbiter script.
+
+dest := $(DESTDIR)$(PREFIX)
+
+$(B)/libperdure.pc: scripts/libperdure.pc.in $(B)/flags
+	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@PACKAGES@|$(PACKAGES)|' $< > $@
+
+install: all $(B)/libperdure.pc
+	install -d $(dest)/bin $(dest)/lib/pkgconfig $(dest)/include/perdure $(dest)/share/perdure $(dest)/share/man/man1
+	install -m 755 $(B)/perdure $(dest)/bin/
+	install -m 644 $(B)/libperdure.a $(dest)/lib/
+	install -m 755 $(B)/libperdure.so $(dest)/lib/libperdure.so.0
+	ln -sf libperdure.so.0 $(dest)/lib/libperdure.so
+	install -m 644 $(B)/libperdure.pc $(dest)/lib/pkgconfig/
+	install -m 644 include/perdure/*.h $(dest)/include/perdure/
+	$(if $(wildcard contrib/arbiter-*),install -m 755 $(wildcard contrib/arbiter-*) $(dest)/share/perdure/)
+	$(if $(wildcard docs/man/*.1),install -m 644 $(wildcard docs/man/*.1) $(dest)/share/man/man1/)
+
+.PHONY: install

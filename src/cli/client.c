@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/client.h"
+#include "control/run_dir.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+struct Client {
+    char name[64];
+    FILE *in;
+    int fd;
+};
+
+static int connect_socket(const char *name, const char *path, Error **errp)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    memcpy(address.sun_path, path, strlen(path) + 1); /* run_dir_socket() saw to it that it fits */
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    if (errno == ENOENT || errno == ECONNREFUSED)
+        error_setg(errp, "no VM named %s runs here (no answer at %s); see perdure list", name, path);
+    else
+        error_setg_errno(errp, errno, "%s", path);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+Client *client_open(const char *name, Error **errp)
+{
+    char path[108];
+    Client *c = calloc(1, sizeof(*c));
+    json_t *greeting, *ready;
+
+    if (!c || !run_dir_socket(name, false, path, sizeof(path), errp))
+        goto fail;
+    snprintf(c->name, sizeof(c->name), "%s", name);
+    c->fd = connect_socket(name, path, errp);
+    if (c->fd < 0)
+        goto fail;
+    c->in = fdopen(c->fd, "r");
+    greeting = json_loadf(c->in, JSON_DISABLE_EOF_CHECK, NULL);
+    ready = greeting ? client_execute(c, "qmp_capabilities", NULL, errp) : NULL;
+    if (!greeting)
+        error_setg(errp, "%s: no greeting from its control socket", name);
+    json_decref(greeting);
+    json_decref(ready);
+    if (ready)
+        return c;
+    client_close(c);
+    return NULL;
+
+fail:
+    free(c);
+    return NULL;
+}
+
+static bool send_all(int fd, const char *text)
+{
+    size_t left = strlen(text);
+
+    while (left) {
+        ssize_t n = send(fd, text, left, MSG_NOSIGNAL);
+        if (n < 0 && errno != EINTR)
+            return false;
+        if (n > 0) {
+            text += n;
+            left -= n;
+        }
+    }
+    return true;
+}
+
+static json_t *read_reply(Client *c, Error **errp)
+{
+    json_t *reply, *result, *desc;
+
+    do {
+        reply = json_loadf(c->in, JSON_DISABLE_EOF_CHECK, NULL);
+        if (!reply) {
+            error_setg(errp, "%s: its process closed the control connection", c->name);
+            return NULL;
+        }
+        if (!json_object_get(reply, "event"))
+            break;
+        json_decref(reply);
+    } while (true);
+    result = json_incref(json_object_get(reply, "return"));
+    if (!result) {
+        desc = json_object_get(json_object_get(reply, "error"), "desc");
+        error_setg(errp, "%s", json_is_string(desc) ? json_string_value(desc) : "an answer without meaning");
+    }
+    json_decref(reply);
+    return result;
+}
+
+json_t *client_execute(Client *c, const char *command, json_t *args, Error **errp)
+{
+    json_t *request = json_pack("{s:s, s:o}", "execute", command, "arguments", args ? args : json_object());
+    char *text = json_dumps(request, JSON_COMPACT);
+    bool sent = text && send_all(c->fd, text) && send_all(c->fd, "\n");
+
+    free(text);
+    json_decref(request);
+    if (!sent) {
+        error_setg(errp, "%s: its process closed the control connection", c->name);
+        return NULL;
+    }
+    return read_reply(c, errp);
+}
+
+void client_close(Client *c)
+{
+    if (!c)
+        return;
+    fclose(c->in);
+    free(c);
+}
+
+json_t *client_command(const char *name, const char *command, json_t *args, Error **errp)
+{
+    Client *c = client_open(name, errp);
+    json_t *result;
+
+    if (!c) {
+        json_decref(args);
+        return NULL;
+    }
+    result = client_execute(c, command, args, errp);
+    client_close(c);
+    return result;
+}
+
+int client_fail(const char *command, Error *err)
+{
+    fprintf(stderr, "perdure %s: %s\n", command, error_get_pretty(err));
+    error_free(err);
+    return 1;
+}

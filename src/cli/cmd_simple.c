@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The commands that are one command of the control socket, with at most one flag.
+ */
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+
+struct simple {
+    const char *what;    /* for --help */
+    const char *command; /* of the control socket */
+    const char *flag;    /* option, and argument of the command; NULL: none */
+    const char *flag_help;
+};
+
+static int simple(const struct simple *s, int argc, char **argv)
+{
+    char name[64];
+    bool flag = false;
+    const struct option_spec specs[] = {
+        {"NAME", NULL, OPTION_STRING, name, sizeof(name), "the machine"},
+        {s->flag, NULL, OPTION_FLAG, &flag, 0, s->flag_help},
+        {0},
+    };
+    Error *err = NULL;
+    int status = options_begin(s->what, specs, argc, argv);
+    json_t *result;
+
+    if (status >= 0)
+        return status;
+    result = client_command(name, s->command, flag ? json_pack("{s:b}", s->flag, 1) : NULL, &err);
+    if (!result)
+        return client_fail(argv[0], err);
+    json_decref(result);
+    return 0;
+}
+
+int cmd_unprotect(int argc, char **argv)
+{
+    static const struct simple s = {
+        "Ends the protection; the machine runs on here, unprotected.", "perdure-unprotect", "force",
+        "do not wait for peer or arbiter: you know that the other side does not run"};
+    return simple(&s, argc, argv);
+}
+
+int cmd_failover(int argc, char **argv)
+{
+    static const struct simple s = {
+        "At the backup: takes over. A primary that answers hands over; else the arbiter is asked.",
+        "perdure-failover", "peer-is-dead",
+        "you know that the primary does not run (needed with the manual arbiter)"};
+    return simple(&s, argc, argv);
+}
+
+int cmd_swap(int argc, char **argv)
+{
+    static const struct simple s = {
+        "At the primary: hands the running machine to the backup, and becomes its backup.", "perdure-swap",
+        NULL, NULL};
+    return simple(&s, argc, argv);
+}
+
+int cmd_stop(int argc, char **argv)
+{
+    static const struct simple s = {"Holds the machine still.", "stop", NULL, NULL};
+    return simple(&s, argc, argv);
+}
+
+int cmd_resume(int argc, char **argv)
+{
+    static const struct simple s = {"Lets a stopped machine run again.", "cont", NULL, NULL};
+    return simple(&s, argc, argv);
+}
+
+int cmd_reset(int argc, char **argv)
+{
+    static const struct simple s = {"Presses the machine's reset button.", "system_reset", NULL, NULL};
+    return simple(&s, argc, argv);
+}
+
+int cmd_powerdown(int argc, char **argv)
+{
+    static const struct simple s = {
+        "Presses the machine's power button: its system shuts down, if it listens to the button.",
+        "system_powerdown", NULL, NULL};
+    return simple(&s, argc, argv);
+}
+
+int cmd_quit(int argc, char **argv)
+{
+    static const struct simple s = {"Ends the machine's process at once.", "quit", "force",
+                                    "also while protected: the backup takes over"};
+    return simple(&s, argc, argv);
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "control/protect.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "control/qmp_args.h"
+#include "control/vm.h"
+#include "net/console_gate.h"
+#include "net/output_buffer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct protect_args {
+    struct engine_params params;
+    char psk[1024];
+    bool insecure, check, unsafe_no_output_hold;
+};
+
+static bool parse_times(json_t *args, struct engine_params *p, Error **errp)
+{
+    int64_t verify = 0;
+
+    if (!qmp_arg_int(args, "interval-us", 100, 60 * 1000000, &p->interval_ns, errp) ||
+        !qmp_arg_int(args, "min-epoch-us", 0, 60 * 1000000, &p->min_epoch_ns, errp) ||
+        !qmp_arg_int(args, "timeout-us", 10000, 3600 * INT64_C(1000000), &p->timeout_ns, errp) ||
+        !qmp_arg_int(args, "verify", 0, UINT32_MAX, &verify, errp))
+        return false;
+    p->interval_ns *= NS_PER_US;
+    p->min_epoch_ns *= NS_PER_US;
+    p->timeout_ns *= NS_PER_US;
+    p->verify_every = verify;
+    return true;
+}
+
+static bool parse(json_t *args, struct protect_args *a, Error **errp)
+{
+    static const char *const names[] = {
+        "to",    "interval-us", "min-epoch-us",          "timeout-us", "verify", "arbiter", "psk", "insecure",
+        "check", "delta",       "unsafe-no-output-hold", NULL};
+    struct engine_params *p = &a->params;
+
+    engine_params_default(p);
+    p->interval_ns /= NS_PER_US;
+    p->min_epoch_ns /= NS_PER_US;
+    p->timeout_ns /= NS_PER_US;
+    if (!qmp_args_only(args, names, errp) || !parse_times(args, p, errp) ||
+        !qmp_arg_string(args, "to", p->to, sizeof(p->to), errp) ||
+        !qmp_arg_string(args, "arbiter", p->arbiter, sizeof(p->arbiter), errp) ||
+        !qmp_arg_string(args, "psk", a->psk, sizeof(a->psk), errp) ||
+        !qmp_arg_bool(args, "insecure", &a->insecure, errp) ||
+        !qmp_arg_bool(args, "check", &a->check, errp) || !qmp_arg_bool(args, "delta", &p->delta, errp) ||
+        !qmp_arg_bool(args, "unsafe-no-output-hold", &a->unsafe_no_output_hold, errp))
+        return false;
+    if (!p->to[0])
+        error_setg(errp,
+                   "argument 'to' is missing: tcp:HOST:PORT or unix:PATH where `perdure standby` listens");
+    return p->to[0];
+}
+
+static void complain(char *list, size_t size, const char *text)
+{
+    size_t used = strlen(list);
+
+    snprintf(list + used, size - used, "%s%s", used ? "\n" : "", text);
+}
+
+/* What this side alone can see; what the two sides must agree on, the peer answers (engine_protect). */
+static bool check_here(Vm *vm, const struct protect_args *a, Error **errp)
+{
+    char missing[4096] = "", line[400];
+    Machine *m;
+    Error *err = NULL;
+
+    vm_lock(vm);
+    m = vm_machine(vm, &err);
+    if (!m)
+        complain(missing, sizeof(missing), error_get_pretty(err));
+    for (int i = 0; m && i < machine_get_config(m)->disk_count; i++) {
+        const struct machine_disk *d = &machine_get_config(m)->disks[i];
+        if (d->readonly)
+            continue;
+        snprintf(line, sizeof(line),
+                 "disk %s is writable: disks under protection are not there yet; use readonly=on", d->id);
+        complain(missing, sizeof(missing), line);
+    }
+    vm_unlock(vm);
+    error_free(err);
+    if (!a->psk[0] && !a->insecure && !channel_address_is_local(a->params.to)) {
+        snprintf(line, sizeof(line),
+                 "%s is another host: give --psk FILE (perdure keygen makes one), or --insecure",
+                 a->params.to);
+        complain(missing, sizeof(missing), line);
+    }
+    if (missing[0])
+        error_setg(errp, "%s", missing);
+    return !missing[0];
+}
+
+bool protect_command(void *opaque, json_t *args, json_t **ret_result, Error **errp)
+{
+    Vm *vm = opaque;
+    struct protect_args a = {0};
+
+    (void)ret_result;
+    if (!parse(args, &a, errp) || !check_here(vm, &a, errp))
+        return false;
+    if (!transport_socket_set_security(vm_transport(vm), a.psk[0] ? a.psk : NULL, a.insecure, errp))
+        return false;
+    if (a.unsafe_no_output_hold)
+        log_warn("%s: UNSAFE: output is not held; a failover will lose what clients were told",
+                 vm_get_options(vm)->machine.name);
+    net_output_buffer_set_unsafe_passthrough(a.unsafe_no_output_hold);
+    console_gate_set_unsafe_passthrough(a.unsafe_no_output_hold);
+    return engine_protect(vm_engine(vm), &a.params, a.check, errp);
+}
