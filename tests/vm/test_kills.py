@@ -1,0 +1,141 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The small guests under many kills: the primary is killed, the backup takes over and is protected to a new process on the other host, again and
+again. `walk` finds torn or lost pages, `irq` lost or stuck interrupts, the client of `count` lost or repeated requests.
+
+    test_kills.py [--build build] [--kills 50] [--seed N] [GUEST-CPUS...]        all of them, or those named: walk-1 walk-2 count-1 ...
+
+Closes with "kills: N passed, N failed, N skipped"; a test is one guest with one number of processors.
+"""
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import traceback
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+from pair import Failure, Pair  # noqa: E402
+
+GUEST_IP = "10.98.0.10"
+GUESTS = {
+    "walk": "size=8M rate=20000",
+    "count": "dirty=4",
+    "irq": "timer=periodic hz=100",
+}
+SECTOR_FILE = 4 << 20
+
+
+class Test:
+    def __init__(self, pair, build, guest, cpus, seed):
+        self.pair = pair
+        self.client_program = os.path.join(build, "tests/vm/count_client")
+        self.guest = guest
+        self.cpus = cpus
+        self.random = random.Random(seed)
+        self.extra = []
+        self.standby_extra = []
+        if guest == "irq":
+            disk = os.path.join(pair.dir, "disk.img")
+            write_pattern(disk)
+            self.extra = ["--disk", "id=disk0,readonly=on,path=" + disk]
+            self.standby_extra = self.extra
+
+    def guest_status(self):
+        client = self.pair.client(self.client_program, "--address", GUEST_IP, "--wait-ms", 5000, "--status",
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        out, err = client.communicate(timeout=30)
+        if client.returncode != 0:
+            raise Failure("the guest does not answer: %s" % err.strip())
+        return json.loads(out)
+
+    def assert_well(self, before):
+        """No error found by the guest, the same boot as before, and it goes on."""
+        first = self.guest_status()
+        time.sleep(0.05)
+        second = self.guest_status()
+        for status in (first, second):
+            if status["errors"] or status["state"] != 1:
+                raise Failure("the guest found an error: %s" % status)
+            if before and status["boot_id"] != before["boot_id"]:
+                raise Failure("the guest is not the one that ran before: %s, %s" % (before, status))
+        for cpu in range(self.cpus):
+            if second["heartbeat"][cpu] <= first["heartbeat"][cpu]:
+                raise Failure("processor %d stands still: %s" % (cpu, second))
+        if self.guest == "irq" and second["irq0"][0] <= first["irq0"][0]:
+            raise Failure("no more disk interrupts: %s" % second)
+        return second
+
+    def run(self, kills):
+        here, there = self.pair.a, self.pair.b
+        process = here.run("builtin:" + self.guest, "ip=%s cpus=%d quiet=1 %s" % (GUEST_IP, self.cpus, GUESTS[self.guest]), self.cpus,
+                           extra=self.extra)
+        here.wait_state("UNPROTECTED", process=process)
+        status = self.assert_well(None)
+        client = None
+        if self.guest == "count":
+            client = self.pair.client(self.client_program, "--address", GUEST_IP, "--seconds", 3600, stdout=subprocess.PIPE, text=True)
+        for kill in range(kills):
+            standby = there.standby(self.standby_extra)
+            here.protect(there, "--verify", 5)
+            time.sleep(self.random.uniform(0.05, 0.4))
+            if here.status()["last_error"]:
+                raise Failure("kill %d: %s" % (kill, here.status()["last_error"]))
+            process.kill()
+            there.wait_state("UNPROTECTED", timeout=20, process=standby)
+            status = self.assert_well(status)
+            process = standby
+            here, there = there, here
+        if client:
+            client.terminate()
+            self.judge(json.loads(client.communicate(timeout=20)[0].strip().splitlines()[-1]))
+
+    @staticmethod
+    def judge(result):
+        if not result["acknowledged"] or result["lost"] or result["duplicated"] or result["errors"] or result["reboots"]:
+            raise Failure("the client: %s" % result)
+        print("    %s requests acknowledged, none lost, none repeated; longest outage %.0f ms" % (result["acknowledged"], result["max_gap_ms"]))
+
+
+def write_pattern(path):
+    """Each sector holds its number, 64 times (guests/irq.c)."""
+    with open(path, "wb") as f:
+        for sector in range(SECTOR_FILE // 512):
+            f.write(sector.to_bytes(8, "little") * 64)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    build = os.path.abspath(options.build)
+    names = options.names or ["%s-%d" % (guest, cpus) for guest in GUESTS for cpus in (1, 2)]
+    passed = failed = 0
+    for name in names:
+        guest, cpus = name.split("-")
+        begin = time.monotonic()
+        try:
+            with Pair(build) as pair:
+                try:
+                    Test(pair, build, guest, int(cpus), options.seed).run(options.kills)
+                except BaseException:
+                    for process in pair.processes:
+                        print("    --- log of pid %d on %s:\n%s%s" % (process.pid, process.host.name, process.log()[-3000:], process.output()[-500:]))
+                    raise
+            passed += 1
+            print("kills: %s survived %d kills (%.0f s)" % (name, options.kills, time.monotonic() - begin), flush=True)
+        except Exception:  # the next guest is a test of its own
+            failed += 1
+            traceback.print_exc()
+            print("kills: %s FAILED (seed %d)" % (name, options.seed), flush=True)
+    print("kills: %d passed, %d failed, 0 skipped" % (passed, failed))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
