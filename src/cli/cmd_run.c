@@ -50,7 +50,7 @@ static bool load_files(struct run_options *o, Error **errp)
 {
     struct machine_config *c = &o->vm.machine;
 
-    return (!o->kernel[0] || machine_option_file("--kernel", o->kernel, &c->kernel, &c->kernel_size, errp)) &&
+    return (!o->kernel[0] || machine_option_kernel(o->kernel, &c->kernel, &c->kernel_size, errp)) &&
            (!o->initrd[0] || machine_option_file("--initrd", o->initrd, &c->initrd, &c->initrd_size, errp));
 }
 
@@ -81,7 +81,8 @@ int cmd_run(int argc, char **argv)
         {"name", "NAME", OPTION_STRING, c->name, sizeof(c->name), "the machine's name (required)"},
         {"cpus", "N", OPTION_INT, &o.cpus, 0, "vCPUs (1)"},
         {"memory", "SIZE", OPTION_SIZE, &o.memory, 0, "RAM: 512M, 1G (256M)"},
-        {"kernel", "FILE", OPTION_STRING, o.kernel, sizeof(o.kernel), "bzImage, or ELF with a PVH note"},
+        {"kernel", "FILE", OPTION_STRING, o.kernel, sizeof(o.kernel),
+         "bzImage, ELF with a PVH note, or builtin:count (the demo guest)"},
         {"initrd", "FILE", OPTION_STRING, o.initrd, sizeof(o.initrd), "initial RAM disk"},
         {"cmdline", "TEXT", OPTION_STRING, c->cmdline, sizeof(c->cmdline), "the kernel's command line"},
         {"cpu", "MODEL", OPTION_STRING, c->cpu_model, sizeof(c->cpu_model),

@@ -2,6 +2,7 @@
 #include "cli/machine_options.h"
 #include "base/crc32c.h"
 #include "cli/options.h"
+#include "machine/guest_images.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define BUILTIN_PREFIX "builtin:"
 #define FILE_SIZE_MAX (1024 * 1024 * 1024)
 
 static bool id_is_taken(const struct machine_config *c, const char *id, Error **errp)
@@ -127,6 +129,34 @@ static bool read_all(int fd, void *data, size_t size)
         done += n;
     }
     return true;
+}
+
+static bool copy_builtin(const char *name, void **ret_data, size_t *ret_size, Error **errp)
+{
+    const struct guest_image *image = guest_image_find(name);
+    char names[100] = "";
+
+    for (const struct guest_image *g = guest_images; !image && g->name; g++)
+        snprintf(names + strlen(names), sizeof(names) - strlen(names), " %s", g->name);
+    if (!image) {
+        error_setg(errp, "--kernel " BUILTIN_PREFIX "%s: no such guest is built in; there are:%s", name, names);
+        return false;
+    }
+    *ret_size = guest_image_size(image);
+    *ret_data = malloc(*ret_size);
+    if (!*ret_data) {
+        error_setg_errno(errp, ENOMEM, "%s", name);
+        return false;
+    }
+    memcpy(*ret_data, image->start, *ret_size);
+    return true;
+}
+
+bool machine_option_kernel(const char *path, void **ret_data, size_t *ret_size, Error **errp)
+{
+    if (!strncmp(path, BUILTIN_PREFIX, strlen(BUILTIN_PREFIX)))
+        return copy_builtin(path + strlen(BUILTIN_PREFIX), ret_data, ret_size, errp);
+    return machine_option_file("--kernel", path, ret_data, ret_size, errp);
 }
 
 bool machine_option_file(const char *what, const char *path, void **ret_data, size_t *ret_size, Error **errp)

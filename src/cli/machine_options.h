@@ -13,7 +13,9 @@ bool machine_option_disk(void *config, const char *text, Error **errp);
 bool machine_option_net(void *config, const char *text, Error **errp);
 /* Gives every NIC without a MAC one made from the names of machine and NIC: the same on every start. */
 void machine_options_default_macs(struct machine_config *config);
-/* The contents of a file; what is "--kernel". */
+/* --kernel: a file, or builtin:NAME. *ret_data is the caller's (malloc). */
+bool machine_option_kernel(const char *path, void **ret_data, size_t *ret_size, Error **errp);
+/* The contents of a file; what is "--initrd". */
 bool machine_option_file(const char *what, const char *path, void **ret_data, size_t *ret_size, Error **errp);
 
 #endif
