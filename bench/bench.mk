@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# make bench-NAME: each closes with one line for scripts (docs/benchmarks.md keeps command, machine and output).
+
+$(B)/bench/copy_floor: bench/copy_floor.c
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) -O2 $(WARN) -D_GNU_SOURCE $< -o $@
+
+bench-epoch: all $(B)/bench/copy_floor $(count_client)
+	@bench/epoch.py --build $(B)
+
+.PHONY: bench-epoch
