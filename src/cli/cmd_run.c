@@ -74,7 +74,8 @@ static int run(struct run_options *o, const char *command)
 
 int cmd_run(int argc, char **argv)
 {
-    struct run_options o = {.cpus = 1, .memory = 256 * 1024 * 1024};
+    struct run_options o = {
+        .cpus = 1, .memory = 256 * 1024 * 1024, .vm.machine = {.cpu_model = "host", .console = "stdio"}};
     struct machine_config *c = &o.vm.machine;
     struct option_each disk = {machine_option_disk, c}, net = {machine_option_net, c};
     const struct option_spec specs[] = {
@@ -103,8 +104,6 @@ int cmd_run(int argc, char **argv)
     };
     int status;
 
-    strcpy(c->cpu_model, "host");
-    strcpy(c->console, "stdio");
     status = options_begin("Boots a virtual machine and runs it until it ends.", specs, argc, argv);
     return status >= 0 ? status : run(&o, argv[0]);
 }

@@ -29,7 +29,7 @@ static bool check(const struct vm_options *o, Error **errp)
 
 int cmd_standby(int argc, char **argv)
 {
-    struct vm_options o = {.standby = true};
+    struct vm_options o = {.standby = true, .machine.console = "null"};
     struct machine_config *c = &o.machine;
     struct option_each disk = {machine_option_disk, c}, net = {machine_option_net, c};
     const struct option_spec specs[] = {
@@ -49,7 +49,6 @@ int cmd_standby(int argc, char **argv)
     int status;
     Vm *vm;
 
-    strcpy(c->console, "null");
     status = options_begin("Waits for a primary, keeps its checkpoints, and takes over when it dies.", specs,
                            argc, argv);
     if (status >= 0)

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define BUILTIN_PREFIX "builtin:"
-#define FILE_SIZE_MAX (1024 * 1024 * 1024)
+#define FILE_SIZE_MAX  (1024 * 1024 * 1024)
 
 static bool id_is_taken(const struct machine_config *c, const char *id, Error **errp)
 {
@@ -139,7 +139,8 @@ static bool copy_builtin(const char *name, void **ret_data, size_t *ret_size, Er
     for (const struct guest_image *g = guest_images; !image && g->name; g++)
         snprintf(names + strlen(names), sizeof(names) - strlen(names), " %s", g->name);
     if (!image) {
-        error_setg(errp, "--kernel " BUILTIN_PREFIX "%s: no such guest is built in; there are:%s", name, names);
+        error_setg(errp, "--kernel " BUILTIN_PREFIX "%s: no such guest is built in; there are:%s", name,
+                   names);
         return false;
     }
     *ret_size = guest_image_size(image);

@@ -70,7 +70,7 @@ static bool take_value(const struct option_spec *spec, const char *value, Error 
     switch (spec->type) {
     case OPTION_STRING:
         if (strlen(value) < spec->size) {
-            strcpy(spec->target, value);
+            memcpy(spec->target, value, strlen(value) + 1);
             return true;
         }
         error_setg(errp, "longer than %zu bytes", spec->size - 1);
@@ -214,7 +214,7 @@ static bool take_suboption(const char *option, char *item, const struct suboptio
             return false;
         }
         *seen |= 1u << i;
-        strcpy(subs[i].target, value);
+        memcpy(subs[i].target, value, strlen(value) + 1);
         return true;
     }
     error_setg(errp, "unknown key '%s' of %s", item, option);

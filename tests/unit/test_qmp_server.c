@@ -35,7 +35,7 @@ static int setup(void **state)
 {
     struct server *t = calloc(1, sizeof(*t));
 
-    strcpy(t->dir, "/tmp/perdure-qmp-XXXXXX");
+    snprintf(t->dir, sizeof(t->dir), "/tmp/perdure-qmp-XXXXXX");
     assert_non_null(mkdtemp(t->dir));
     snprintf(t->path, sizeof(t->path), "%s/x.sock", t->dir);
     t->s = qmp_server_new(t->path, commands, NULL, NULL);
@@ -61,7 +61,7 @@ static FILE *dial(struct server *t)
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     FILE *f;
 
-    strcpy(address.sun_path, t->path);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", t->path);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     f = fdopen(fd, "r+");
     setvbuf(f, NULL, _IONBF, 0);
@@ -182,7 +182,7 @@ static void test_live_and_stale_socket(void **state)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     snprintf(stale, sizeof(stale), "%s/stale.sock", t->dir);
-    strcpy(address.sun_path, stale);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", stale);
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     close(fd);
     QmpServer *s = qmp_server_new(stale, commands, NULL, NULL);
