@@ -8,4 +8,18 @@ check:
 	@scripts/install-packages check
 	@tests/check $(CHECK_TIERS)
 
-.PHONY: check
+# All of it again with the sanitizers; ThreadSanitizer for what runs without KVM.
+check-sanitize:
+	@scripts/install-packages check
+	@$(MAKE) --no-print-directory SAN=address,undefined check-tiers TIERS="unit sim vm"
+	@$(MAKE) --no-print-directory SAN=thread check-tiers TIERS="unit sim"
+
+# Hours rather than minutes: many seeds, many kills, every scenario of the test hosts.
+check-long:
+	@scripts/install-packages check host
+	@tests/check lint unit sim-long vm kills host-long
+
+check-tiers:
+	@SAN=$(SAN) CC=$(CC) tests/check $(TIERS)
+
+.PHONY: check check-sanitize check-long check-tiers
