@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Arbiter: who may go on alone when the two sides cannot see each other. The first claim of a generation wins for ever; a repeat of it gets the
- * same answer; there are no timers and no locks that a frozen holder keeps.
+ * Arbiter: who may go on alone when the two sides cannot see each other. The first claim of a generation wins
+ * for ever; a repeat of it gets the same answer; there are no timers and no locks that a frozen holder keeps.
  *
- * Kinds: "manual" (the primary is granted, the backup unknown until `failover --peer-is-dead`), "file:DIR" (a record made exclusively and synced),
- * "command:PATH" (environment PERDURE_PAIR, _GENERATION, _SIDE, _VM, _PEER; exit 0 granted, 1 denied, anything else unknown).
+ * Kinds: "manual" (the primary is granted, the backup unknown until `failover --peer-is-dead`), "file:DIR" (a
+ * record made exclusively and synced), "command:PATH" (environment PERDURE_PAIR, _GENERATION, _SIDE, _VM,
+ * _PEER; exit 0 granted, 1 denied, anything else unknown).
  */
 #ifndef ENGINE_ARBITER_H
 #define ENGINE_ARBITER_H
@@ -16,11 +17,12 @@ enum arbiter_answer { ARBITER_GRANTED, ARBITER_DENIED, ARBITER_UNKNOWN };
 enum arbiter_side { ARBITER_PRIMARY, ARBITER_BACKUP };
 
 struct arbiter_claim {
-    const char *pair;      /* UUID text */
+    const char *pair; /* UUID text */
     uint64_t generation;
     enum arbiter_side side;
-    const char *vm;        /* name */
-    const char *peer;      /* address */
+    const char *vm;   /* name */
+    const char *peer; /* address */
+    bool permitted;   /* in a swap: the primary has given the backup its permission to run */
 };
 
 typedef struct Arbiter Arbiter;
@@ -36,7 +38,8 @@ struct Arbiter {
     char kind[1100]; /* as given: "file:/shared/perdure" */
 };
 
-/* The simulator only: makes the arbiters of specs that fn knows; NULL with errp untouched passes a spec on to the kinds above. */
+/* The simulator only: makes the arbiters of specs that fn knows; NULL with errp untouched passes a spec on to
+ * the kinds above. */
 typedef Arbiter *arbiter_factory_fn(const char *spec, Error **errp);
 void arbiter_set_factory(arbiter_factory_fn *fn);
 

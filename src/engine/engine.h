@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Engine: the protection of this process's one guest, in either role. The control socket and the simulator drive it through this header.
+ * Engine: the protection of this process's one guest, in either role. The control socket and the simulator
+ * drive it through this header.
  *
- * States and the only transitions between them are in state.h; every change goes through one set_state() and leaves an event.
- * All functions may be called by any task; none waits for the peer unless it says so. Callbacks come on engine tasks, without engine locks held,
- * and may call engine_status() only.
+ * States and the only transitions between them are in state.h; every change goes through one set_state() and
+ * leaves an event. All functions may be called by any task; none waits for the peer unless it says so.
+ * Callbacks come on engine tasks, without engine locks held, and may call engine_status() only.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -32,11 +33,12 @@ enum engine_state {
 const char *engine_role_name(enum engine_role r);
 const char *engine_state_name(enum engine_state s);
 
-/* How the engine reaches a peer: sockets in the product (transport_socket_new: transport.h), the simulated link in the simulator. Borrowed by the
- * engine, outlives it. */
+/* How the engine reaches a peer: sockets in the product (transport_socket_new: transport.h), the simulated
+ * link in the simulator. Borrowed by the engine, outlives it. */
 struct transport {
     Channel *(*connect)(struct transport *t, const char *address, int64_t deadline, Error **errp);
-    /* NULL with errp: shut down or broken. A refused or badly authenticated peer is logged and the wait goes on. */
+    /* NULL with errp: shut down or broken. A refused or badly authenticated peer is logged and the wait goes
+     * on. */
     Channel *(*accept)(struct transport *t, Error **errp);
     void (*shutdown)(struct transport *t); /* of the listening side; accept fails from now on */
     void *opaque;
@@ -48,41 +50,47 @@ struct engine_owner {
     struct guest_factory *factory;
     /* Role, state, or something to report changed; text is one line for people. */
     void (*event)(void *opaque, const char *name, const char *text);
-    /* The guest ended (power-off, panic) and the end may now take effect outside: on the primary after the acknowledged final epoch, on the backup
-     * on the primary's word. Also ENGINE end of an unprotected guest. */
+    /* The guest ended (power-off, panic) and the end may now take effect outside: on the primary after the
+     * acknowledged final epoch, on the backup on the primary's word. Also ENGINE end of an unprotected guest.
+     */
     void (*guest_ended)(void *opaque, enum guest_request how);
     /* The backup has taken over: the guest, built by factory, is the owner's running machine now. */
     void (*promoted)(void *opaque, Guest *g);
 };
 
 struct engine_params {
-    char to[256];              /* primary: where the backup listens */
-    int64_t interval_ns;       /* 10 ms */
-    int64_t min_epoch_ns;      /* 1 ms */
-    int64_t timeout_ns;        /* 1 s: silence that counts */
-    uint32_t verify_every;     /* epochs; 0 never */
-    bool delta;                /* keep a shadow and send deltas (default) */
-    char arbiter[1100];        /* "manual" */
+    char to[256];          /* primary: where the backup listens */
+    int64_t interval_ns;   /* 10 ms */
+    int64_t min_epoch_ns;  /* 1 ms */
+    int64_t timeout_ns;    /* 1 s: silence that counts */
+    uint32_t verify_every; /* epochs; 0 never */
+    bool delta;            /* keep a shadow and send deltas (default) */
+    char arbiter[1100];    /* "manual" */
 };
 void engine_params_default(struct engine_params *p);
 
 /* guest NULL: a backup, LISTENING once engine_listen() was called. */
-Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const struct engine_owner *owner, Error **errp);
+Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const struct engine_owner *owner,
+                   Error **errp);
 void engine_free(Engine *e); /* ends everything; the guest stays the owner's */
 
 /* Backup: begin accepting a primary. timeout and arbiter come from the primary's HELLO. */
 bool engine_listen(Engine *e, Error **errp);
-/* Primary, UNPROTECTED: connect, check, begin to sync. Returns when the peer accepted the configuration, or with what is missing (all of it,
- * one line each). check_only: and nothing else. */
+/* Primary, UNPROTECTED: connect, check, begin to sync. Returns when the peer accepted the configuration, or
+ * with what is missing (all of it, one line each). check_only: and nothing else. */
 bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, Error **errp);
-/* Primary: end protection; held output is released only if the arbiter's rules allow it. force also ends ASKING. Waits until done. */
+/* Primary: end protection; held output is released only if the arbiter's rules allow it. force also ends
+ * ASKING. Waits until done. */
 bool engine_unprotect(Engine *e, bool force, Error **errp);
-/* Backup: take over now: asks the primary to hand over if it answers, else the arbiter; peer_is_dead: the user vouches (manual arbiter). */
+/* Backup: take over now: asks the primary to hand over if it answers, else the arbiter; peer_is_dead: the
+ * user vouches (manual arbiter). */
 bool engine_failover(Engine *e, bool peer_is_dead, Error **errp);
 /* Primary, PROTECTED: planned change of roles; waits until the other side runs. */
 bool engine_swap(Engine *e, Error **errp);
 
-struct engine_summary { uint64_t p50, p99, max; };
+struct engine_summary {
+    uint64_t p50, p99, max;
+};
 
 struct engine_status {
     enum engine_role role;
@@ -91,14 +99,14 @@ struct engine_status {
     uint64_t generation, epoch;
     char peer[256], arbiter[1100];
     int64_t interval_ns;
-    uint64_t rate_hz;                    /* checkpoints in the last second */
+    uint64_t rate_hz; /* checkpoints in the last second */
     struct engine_summary pause_us, dirty_pages, ack_us, output_held_us;
-    uint64_t bytes_per_epoch;            /* mean of the last 1024 epochs */
+    uint64_t bytes_per_epoch; /* mean of the last 1024 epochs */
     uint64_t epochs, staging_full, verified;
-    uint64_t pages[3];                   /* zero, delta, full */
+    uint64_t pages[3]; /* zero, delta, full */
     uint64_t sync_pages_left;
     char last_error[512];
-    char report[2048];                   /* of the last change of role: lines "what: value" */
+    char report[2048]; /* of the last change of role: lines "what: value" */
 };
 void engine_status(Engine *e, struct engine_status *ret_status);
 

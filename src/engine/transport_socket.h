@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The engine's transport over sockets: tcp:HOST:PORT and unix:PATH, with TLS by pre-shared key, which beyond loopback and unix sockets is
- * required unless the user said --insecure.
+ * The engine's transport over sockets: tcp:HOST:PORT and unix:PATH, with TLS by pre-shared key, which beyond
+ * loopback and unix sockets is required unless the user said --insecure.
  */
 #ifndef ENGINE_TRANSPORT_SOCKET_H
 #define ENGINE_TRANSPORT_SOCKET_H
@@ -10,11 +10,12 @@
 
 /* Not listening yet. */
 struct transport *transport_socket_new(Error **errp);
-/* Of the connections made or accepted from now on. psk_path NULL: plain, which a peer beyond this host then needs insecure for.
- * The key is loaded here. */
+/* Of the connections made or accepted from now on. psk_path NULL: plain, which a peer beyond this host then
+ * needs insecure for. The key is loaded here. */
 bool transport_socket_set_security(struct transport *t, const char *psk_path, bool insecure, Error **errp);
 /* Begins to listen; accept works from now on. *ret_address (borrowed): with the port really bound. */
-bool transport_socket_listen(struct transport *t, const char *address, const char **ret_address, Error **errp);
+bool transport_socket_listen(struct transport *t, const char *address, const char **ret_address,
+                             Error **errp);
 void transport_socket_free(struct transport *t);
 
 #endif

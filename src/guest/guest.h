@@ -49,6 +49,11 @@ struct guest_ops {
     void (*announce)(Guest *g);
     /* RAM all zero, devices as after power-on, not running: ready to be a standby again. Paused or never started. */
     bool (*clear)(Guest *g, Error **errp);
+    /* The backup proves the first epoch: it loads the state and saves it again. Are these two bodies of a
+     * section
+     * ("vcpu.0"'s name is "vcpu"), equal in size but not in content, the same state? Yes where only clocks
+     * differ, which go on by themselves. NULL: never. */
+    bool (*section_matches)(Guest *g, const char *section, const void *sent, const void *loaded, size_t size);
 };
 
 struct Guest {

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The accepting task of a backup: reads one greeting after the other, refuses with every reason, or makes a
+ * session of it, or hands a heartbeat connection to the session that waits for it.
+ */
+#include "engine/session.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GREETING_LIMIT (5 * NS_PER_S)  /* a peer that says nothing keeps the others waiting */
+#define CHECK_LIMIT    (60 * NS_PER_S) /* kernel and initrd come over, a machine is built */
+#define ENDING_LIMIT   (2 * NS_PER_S)  /* for the session before to be out of the way */
+
+struct greeting {
+    Engine *e;
+    Channel *ch; /* NULL once it was handed on */
+    VMStream *in, *out;
+    struct wire_hello hello;
+};
+
+/* Every reason, one a line; empty: none. */
+static void find_reasons(struct greeting *gr, char *text, size_t size)
+{
+    Engine *e = gr->e;
+    size_t n = 0;
+
+    text[0] = 0;
+    task_lock(&e->lock);
+    if (strcmp(gr->hello.vm, e->vm))
+        n += (size_t)snprintf(text + n, size - n, "this standby is for '%s', not for '%s'\n", e->vm,
+                              gr->hello.vm);
+    if (e->role == ENGINE_PRIMARY)
+        snprintf(text + n, size - n, "'%s' runs here as the primary (%s): it is no standby any more\n", e->vm,
+                 engine_state_name(e->state));
+    else if (e->state != ENGINE_LISTENING || (e->session && !e->session_ended))
+        snprintf(text + n, size - n, "this standby is busy (%s) with the primary at %s\n",
+                 engine_state_name(e->state), e->peer);
+    task_unlock(&e->lock);
+    n = strlen(text);
+    if (n)
+        text[n - 1] = 0;
+}
+
+static void refuse(struct greeting *gr, const char *text)
+{
+    log_warn("%s: refused %s: %s", gr->e->vm, gr->ch->peer, text);
+    wire_send_text(gr->out, WIRE_REFUSE, text, NULL);
+}
+
+/* A session that is ending is not "busy". */
+static void wait_for_ending(Engine *e)
+{
+    int64_t until = clock_now() + ENDING_LIMIT;
+
+    task_lock(&e->lock);
+    while (e->session && !e->session_ended && e->state == ENGINE_LISTENING && !e->wish.quit &&
+           task_wait_until(&e->changed, &e->lock, until))
+        ;
+    task_unlock(&e->lock);
+}
+
+static bool may_begin(struct greeting *gr)
+{
+    char text[1024];
+
+    wait_for_ending(gr->e);
+    find_reasons(gr, text, sizeof(text));
+    if (text[0])
+        refuse(gr, text);
+    return !text[0];
+}
+
+static void begin_session(struct greeting *gr)
+{
+    Error *err = NULL;
+    struct session *s;
+    Arbiter *arbiter;
+
+    if (!may_begin(gr))
+        return;
+    arbiter = arbiter_new(gr->hello.arbiter, &err);
+    if (!arbiter) {
+        error_prepend(&err, "on the standby: ");
+        refuse(gr, error_get_pretty(err));
+        error_free(err);
+        return;
+    }
+    arbiter_free(arbiter);
+    engine_reap_session(gr->e);
+    channel_set_deadline(gr->ch, TIME_NEVER);
+    s = session_new(gr->e, gr->ch, gr->ch->peer, &gr->hello, &err);
+    if (s && wire_send(gr->out, WIRE_HELLO_OK, 0, &err))
+        engine_start_session(gr->e, s, &err);
+    else
+        session_free(s);
+    gr->ch = NULL;
+    if (err)
+        engine_note_error(gr->e, err);
+    error_free(err);
+}
+
+static bool waits_for(Engine *e, const struct wire_hello *h)
+{
+    struct session *s = e->session;
+
+    return s && !e->session_ended && !s->primary && !s->swapped && !s->arrived_beat &&
+           s->hello.session == h->session && !strcmp(s->hello.pair, h->pair);
+}
+
+static void hand_over_beat(struct greeting *gr)
+{
+    Engine *e = gr->e;
+    bool wanted;
+
+    task_lock(&e->lock);
+    wanted = waits_for(e, &gr->hello);
+    task_unlock(&e->lock);
+    if (!wanted) {
+        refuse(gr, "no session waits for this heartbeat connection");
+        return;
+    }
+    if (!wire_send(gr->out, WIRE_HELLO_OK, 0, NULL))
+        return;
+    channel_set_deadline(gr->ch, TIME_NEVER);
+    task_lock(&e->lock);
+    if (waits_for(e, &gr->hello)) {
+        e->session->arrived_beat = gr->ch;
+        gr->ch = NULL;
+        task_broadcast(&e->changed);
+    }
+    task_unlock(&e->lock);
+}
+
+/* `protect --check`: builds the machine, and lets it go again. */
+static bool try_config(struct greeting *gr, Error **errp)
+{
+    struct guest_factory *gf = gr->e->owner.factory;
+    void *config;
+    VMStream *f;
+    uint16_t type;
+    uint64_t id;
+    size_t size;
+    Guest *g = NULL;
+
+    if (!wire_next(gr->in, &type, &id, errp))
+        return false;
+    if (type != WIRE_CONFIG)
+        wire_unexpected(gr->in, type, "checking a configuration");
+    if (perdure_stream_error(gr->in, errp) || !wire_get_config(gr->in, &config, &size, errp))
+        return false;
+    f = perdure_stream_open_buffer(config, size);
+    if (f)
+        g = gf->create(gf, f, errp);
+    else
+        error_setg(errp, "out of memory");
+    perdure_stream_close(f);
+    free(config);
+    if (g)
+        gf->destroy(gf, g);
+    return g;
+}
+
+static void check(struct greeting *gr)
+{
+    Error *err = NULL;
+
+    if (!may_begin(gr))
+        return;
+    channel_set_deadline(gr->ch, clock_now() + CHECK_LIMIT);
+    if (wire_send(gr->out, WIRE_HELLO_OK, 0, &err) && try_config(gr, &err))
+        wire_send(gr->out, WIRE_CONFIG_OK, 0, NULL);
+    if (err)
+        refuse(gr, error_get_pretty(err));
+    error_free(err);
+}
+
+static void answer(struct greeting *gr)
+{
+    Error *err = NULL;
+    uint16_t type;
+    uint64_t id;
+
+    channel_set_deadline(gr->ch, clock_now() + GREETING_LIMIT);
+    if (!wire_next(gr->in, &type, &id, &err)) {
+        log_warn("%s: %s", gr->e->vm, error_get_pretty(err));
+        error_free(err);
+        return;
+    }
+    if (type != WIRE_HELLO)
+        wire_unexpected(gr->in, type, "waiting for a greeting");
+    if (perdure_stream_error(gr->in, &err) || !wire_get_hello(gr->in, &gr->hello, &err)) {
+        refuse(gr, error_get_pretty(err));
+        error_free(err);
+        return;
+    }
+    if (gr->hello.kind == WIRE_KIND_MAIN)
+        begin_session(gr);
+    else if (gr->hello.kind == WIRE_KIND_HEARTBEAT)
+        hand_over_beat(gr);
+    else
+        check(gr);
+}
+
+/* The refusal must reach the peer before the connection goes. */
+static void close_after_reading(struct greeting *gr)
+{
+    char rest[512];
+
+    if (!gr->ch)
+        return;
+    channel_set_deadline(gr->ch, clock_now() + NS_PER_S);
+    while (!engine_wishes(gr->e).quit && channel_read(gr->ch, rest, sizeof(rest), NULL) > 0)
+        ;
+    channel_close(gr->ch);
+}
+
+void engine_accept_run(void *engine)
+{
+    Engine *e = engine;
+    Channel *ch;
+
+    while ((ch = e->transport->accept(e->transport, NULL))) {
+        struct greeting gr = {.e = e, .ch = ch};
+
+        gr.in = vmstream_new_reader(ch);
+        gr.out = vmstream_new_writer(ch);
+        if (gr.in && gr.out)
+            answer(&gr);
+        perdure_stream_close(gr.in);
+        perdure_stream_close(gr.out);
+        close_after_reading(&gr);
+    }
+}

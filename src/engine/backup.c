@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/backup.h"
+#include "engine/state.h"
+#include <perdure/replication.h>
+#include <perdure/savevm.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BEAT_LIMIT (10 * NS_PER_S) /* for the second connection to come */
+
+/* --- the beginning --- */
+
+static bool take_beat(struct backup *b, Error **errp)
+{
+    Engine *e = b->e;
+    int64_t until = clock_now() + BEAT_LIMIT;
+    Channel *beat;
+
+    task_lock(&e->lock);
+    while (!b->s->arrived_beat && !e->wish.quit && task_wait_until(&e->changed, &e->lock, until))
+        ;
+    beat = b->s->arrived_beat;
+    b->s->arrived_beat = NULL;
+    task_unlock(&e->lock);
+    if (beat)
+        beat = link_wrap(&b->s->link, beat);
+    if (!beat) {
+        error_setg(errp, "the primary did not open its heartbeat connection");
+        return false;
+    }
+    link_set(&b->s->link, &b->s->link.beat, beat);
+    return link_start(&b->s->link, false, errp);
+}
+
+/* After a swap the new primary greets again. */
+static bool greeted_again(struct backup *b, Error **errp)
+{
+    struct session *s = b->s;
+    struct wire_hello h;
+    uint16_t type;
+    uint64_t id;
+
+    if (!wire_next(s->in, &type, &id, errp))
+        return false;
+    if (type != WIRE_HELLO) {
+        wire_unexpected(s->in, type, "waiting for the new primary's greeting");
+        return !perdure_stream_error(s->in, errp);
+    }
+    if (!wire_get_hello(s->in, &h, errp))
+        return false;
+    if (strcmp(h.pair, s->hello.pair) || h.generation != s->hello.generation) {
+        error_setg(errp, "the new primary greets for generation %" PRIu64 ", which is not this one",
+                   h.generation);
+        return false;
+    }
+    return wire_send(s->out, WIRE_HELLO_OK, 0, errp);
+}
+
+/* Makes the guest, unless a swap left one here. */
+static bool make_guest(struct backup *b, const void *config, size_t size, Error **errp)
+{
+    Engine *e = b->e;
+    VMStream *f;
+
+    if (e->guest)
+        return true;
+    f = perdure_stream_open_buffer(config, size);
+    if (!f) {
+        error_setg(errp, "out of memory");
+        return false;
+    }
+    e->guest = e->owner.factory->create(e->owner.factory, f, errp);
+    e->guest_is_made = e->guest != NULL;
+    perdure_stream_close(f);
+    return e->guest;
+}
+
+static bool on_config(struct backup *b, Error **errp)
+{
+    Engine *e = b->e;
+    void *config;
+    size_t size;
+    bool ok;
+
+    if (b->replicating || e->state != ENGINE_LISTENING) {
+        error_setg(errp, "the primary sent a second configuration");
+        return false;
+    }
+    if (!wire_get_config(b->s->in, &config, &size, errp))
+        return false;
+    ok = make_guest(b, config, size, errp);
+    free(config);
+    if (ok && e->guest->memory->size != b->s->hello.ram_size) {
+        error_setg(errp,
+                   "this standby's machine has %" PRIu64 " MiB of memory, the primary's %" PRIu64 " MiB",
+                   e->guest->memory->size >> 20, b->s->hello.ram_size >> 20);
+        ok = false;
+    }
+    if (!ok)
+        return false;
+    task_lock(&e->lock);
+    snprintf(e->pair, sizeof(e->pair), "%s", b->s->hello.pair);
+    snprintf(e->peer, sizeof(e->peer), "%s", b->s->peer);
+    snprintf(e->arbiter, sizeof(e->arbiter), "%s", b->s->hello.arbiter);
+    e->generation = b->s->hello.generation;
+    e->interval_ns = b->s->hello.interval_ns;
+    e->epoch = 0;
+    memset(&e->figures, 0, sizeof(e->figures));
+    task_unlock(&e->lock);
+    engine_set_state(e, ENGINE_BACKUP, ENGINE_SYNCING, "a primary begins to sync");
+    return wire_send(b->s->out, WIRE_CONFIG_OK, 0, errp);
+}
+
+static bool on_start(struct backup *b, Error **errp)
+{
+    if (!wire_done(b->s->in, errp))
+        return false;
+    if (!b->e->guest || b->replicating) {
+        error_setg(errp, "the primary started replication out of turn");
+        return false;
+    }
+    b->replicating = replication_start_all(REPLICATION_MODE_SECONDARY, errp);
+    return b->replicating && wire_send(b->s->out, WIRE_STARTED, 0, errp);
+}
+
+/* --- the end in order --- */
+
+static bool on_goodbye(struct backup *b, Error **errp)
+{
+    char text[WIRE_TEXT_MAX];
+
+    if (!wire_get_text(b->s->in, text, errp))
+        return false;
+    b->end = SESSION_GOODBYE;
+    engine_event(b->e, "PERDURE_GOODBYE", "the primary ended protection: %s", text);
+    return wire_send(b->s->out, WIRE_GOODBYE_OK, 0, errp);
+}
+
+static bool on_ended(struct backup *b, uint64_t how, Error **errp)
+{
+    if (!wire_done(b->s->in, errp))
+        return false;
+    if (how != GUEST_REQUEST_POWEROFF && how != GUEST_REQUEST_PANIC) {
+        error_setg(errp, "the primary says that the guest ended in way %" PRIu64 ", which is none", how);
+        return false;
+    }
+    b->end = SESSION_GUEST_ENDED;
+    wire_send(b->s->out, WIRE_ENDED_OK, 0, NULL); /* it is as the primary says, heard or not */
+    b->e->owner.guest_ended(b->e->owner.opaque, (enum guest_request)how);
+    return true;
+}
+
+static bool on_run(struct backup *b, uint64_t epoch, Error **errp)
+{
+    Error *err = NULL;
+
+    if (!wire_done(b->s->in, errp))
+        return false;
+    if (!b->standby || !b->last_was_swap || epoch != b->epoch) {
+        error_setg(errp, "the primary gave its permission to run out of turn");
+        return false;
+    }
+    report_begin(&b->s->report, "planned change of roles", "the primary hands over", clock_now(),
+                 b->s->hello.generation, b->epoch, b->s->last_ack);
+    if (backup_promote(b, true, &err))
+        return true;
+    /* Did not start, and never will in this generation: nothing is claimed after this end. */
+    b->end = SESSION_PEER_FAILED;
+    engine_note_error(b->e, err);
+    wire_send_text(b->s->out, WIRE_NOT_STARTED, error_get_pretty(err), NULL);
+    error_free(err);
+    return true;
+}
+
+/* --- record by record --- */
+
+static bool dispatch(struct backup *b, uint16_t type, uint64_t id, Error **errp)
+{
+    switch (type) {
+    case WIRE_CONFIG:
+        return on_config(b, errp);
+    case WIRE_START:
+        return on_start(b, errp);
+    case WIRE_SYNC_PAGES:
+        return intake_sync_pages(b, errp);
+    case WIRE_PAGES:
+        return intake_pages(b, id, errp);
+    case PERDURE_RECORD_SECTION_FULL:
+        return intake_device(b, errp);
+    case WIRE_END:
+        return intake_end(b, id, errp);
+    case WIRE_PROBE:
+        return wire_done(b->s->in, errp) && wire_send(b->s->out, WIRE_PROBE_OK, id, errp);
+    case WIRE_GOODBYE:
+        return on_goodbye(b, errp);
+    case WIRE_RUN:
+        return on_run(b, id, errp);
+    case WIRE_ENDED:
+        return on_ended(b, id, errp);
+    default:
+        wire_unexpected(b->s->in, type, "serving as a backup");
+        return !perdure_stream_error(b->s->in, errp);
+    }
+}
+
+static void run(struct backup *b, Error **errp)
+{
+    uint16_t type;
+    uint64_t id;
+
+    if (!intake_open(b, errp) || !(b->s->swapped ? greeted_again(b, errp) : take_beat(b, errp)))
+        return;
+    while (b->end == SESSION_OPEN && wire_next(b->s->in, &type, &id, errp) && dispatch(b, type, id, errp))
+        ;
+}
+
+/* --- what follows --- */
+
+static enum session_end classify(struct backup *b)
+{
+    if (b->end != SESSION_OPEN)
+        return b->end;
+    if (engine_wishes(b->e).quit)
+        return SESSION_QUIT;
+    return session_link_broken(b->s) ? SESSION_LINK_LOST : SESSION_FAILED;
+}
+
+/* Says so: nothing is claimed after this. */
+static void give_up(struct backup *b, const char *why)
+{
+    if (!perdure_stream_error(b->s->out, NULL))
+        wire_send_text(b->s->out, b->e->state == ENGINE_LISTENING ? WIRE_REFUSE : WIRE_FAIL, why, NULL);
+}
+
+static void take_over(struct backup *b)
+{
+    Error *err = NULL;
+
+    switch (session_ask(b->s, ARBITER_BACKUP, false)) {
+    case VERDICT_GRANTED:
+        if (!backup_promote(b, false, &err)) {
+            error_prepend(&err, "TAKEOVER FAILED, the guest runs nowhere: ");
+            engine_note_error(b->e, err);
+            error_free(err);
+            backup_drop(b, "the takeover failed");
+        } else if (b->end == SESSION_GUEST_ENDED) {
+            backup_drop(b, "the guest had ended");
+        }
+        break;
+    case VERDICT_DENIED:
+        report_note(&b->s->report, "output", "nothing was held here; the primary goes on");
+        engine_set_report(b->e, b->s->report.text);
+        backup_drop(b, "the arbiter denied: the primary goes on");
+        break;
+    case VERDICT_QUIT:
+        backup_drop(b, "the engine was told to quit");
+    }
+}
+
+static void finish(struct backup *b, enum session_end end, const char *why)
+{
+    if (end == SESSION_LINK_LOST && b->standby) {
+        link_down(&b->s->link, why);
+        engine_set_state(b->e, ENGINE_BACKUP, ENGINE_ASKING, why);
+        take_over(b);
+        return;
+    }
+    /* Also when what came made no sense: the primary's user should read why. */
+    if (end == SESSION_FAILED || end == SESSION_LINK_LOST)
+        give_up(b, why);
+    session_linger(b->s);
+    link_down(&b->s->link, why);
+    backup_drop(b, why);
+}
+
+static const char *reason(enum session_end end, const Error *err)
+{
+    if (err)
+        return error_get_pretty(err);
+    switch (end) {
+    case SESSION_GOODBYE:
+        return "the primary ended protection";
+    case SESSION_GUEST_ENDED:
+        return "the guest ended";
+    case SESSION_PEER_FAILED:
+        return "the takeover did not start";
+    default:
+        return "the session ended";
+    }
+}
+
+enum session_end backup_run(struct session *s)
+{
+    struct backup b = {.s = s, .e = s->e};
+    enum session_end end;
+    Error *err = NULL;
+
+    run(&b, &err);
+    end = classify(&b);
+    if (err && end != SESSION_QUIT)
+        engine_note_error(s->e, err);
+    if (end != SESSION_SWAPPED)
+        finish(&b, end, reason(end, err));
+    error_free(err);
+    intake_close(&b);
+    return end;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Backup: the side that holds the last acknowledged epoch. backup.c takes the primary's records one by one,
+ * intake.c is an epoch from its first page to its application, promote.c the taking over.
+ */
+#ifndef ENGINE_BACKUP_H
+#define ENGINE_BACKUP_H
+
+#include "engine/session.h"
+
+struct backup {
+    struct session *s;
+    Engine *e;
+
+    /* the epoch that is coming in: nothing of it is applied before all of it is here and checked */
+    VMStream *pages, *devices;
+    uint32_t crc;
+
+    uint64_t epoch;         /* the last accepted one; its pages are in RAM */
+    VMStream *last_devices; /* and the rest of its state is here */
+    bool last_was_swap;
+
+    bool replicating;
+    bool standby; /* the first epoch was accepted: this side may take over */
+    enum session_end end;
+};
+
+/* Handlers of records return false with errp set. */
+bool intake_open(struct backup *b, Error **errp);
+void intake_close(struct backup *b);
+bool intake_sync_pages(struct backup *b, Error **errp);
+bool intake_pages(struct backup *b, uint64_t epoch, Error **errp);
+bool intake_device(struct backup *b, Error **errp);
+bool intake_end(struct backup *b, uint64_t epoch, Error **errp);
+
+/* compare.c: what was loaded is what was sent, section by section; the error names the first that differs. */
+bool compare_devices(Guest *g, const VMStream *sent, Error **errp);
+
+/* promote.c: the guest begins to run here from the last accepted epoch. permitted: in a swap. On failure the
+ * guest has not run. It may also have ended, as its state says: b->end tells. */
+bool backup_promote(struct backup *b, bool permitted, Error **errp);
+/* No longer anybody's backup: replication off, the guest forgotten, LISTENING. */
+void backup_drop(struct backup *b, const char *why);
+
+#endif

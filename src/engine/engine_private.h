@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The inside of Engine, for the files of this folder.
+ *
+ * Tasks: one that accepts (backups), one session at a time (session.h) with one heartbeat. The API's callers
+ * leave wishes here and wake the session, which alone acts. One lock, a leaf: no callback, guest, registry or
+ * channel is called with it held, and anybody may take it (a NIC that tells of waiting output does, under its
+ * own lock).
+ */
+#ifndef ENGINE_PRIVATE_H
+#define ENGINE_PRIVATE_H
+
+#include "engine/engine.h"
+#include "engine/figures.h"
+#include "base/task.h"
+#include "base/uuid.h"
+
+struct session;
+
+/* What the API wants of the session; it takes note at its next step. */
+struct wishes {
+    bool quit; /* engine_free() */
+    bool unprotect;
+    bool swap;
+    bool handover; /* the backup's user asks for a swap */
+    bool vouched;  /* the user says that the other side does not run: UNKNOWN counts as granted */
+};
+
+struct Engine {
+    /* set at engine_new() */
+    char vm[64];
+    struct transport *transport;
+    struct engine_owner owner;
+
+    /* the session's task, and the API while there is none */
+    Guest *guest;
+    bool guest_is_made; /* by the factory: ours to destroy until promoted */
+
+    struct task_mutex lock; /* all that follows */
+    struct task_cond changed;
+    enum engine_role role;
+    enum engine_state state;
+    char pair[UUID_TEXT_SIZE];
+    uint64_t generation, epoch;
+    char peer[256], arbiter[1100];
+    int64_t interval_ns;
+    struct wishes wish;
+    bool listening; /* engine_listen() was called */
+    bool busy;      /* engine_protect() is under way */
+    bool output_waiting;
+    int64_t output_since; /* when the first output of the running epoch came; 0: none yet */
+    bool guest_asks;      /* it made a request */
+    uint64_t unknowns;    /* answers "unknown" of the arbiter in this ASKING */
+    struct figures figures;
+    char last_error[512];
+    char report[2048];
+
+    struct session *session; /* NULL: none; ended ones are reaped by the next */
+    bool session_ended;
+    Task *session_task, *accept_task;
+};
+
+/* Tells the owner and the log. No lock held. */
+void engine_event(Engine *e, const char *name, const char *fmt, ...) PERDURE_PRINTF(3, 4);
+/* Remembers err (borrowed) as last_error and tells. */
+void engine_note_error(Engine *e, const Error *err);
+void engine_set_report(Engine *e, const char *text);
+void engine_wake(void *engine);
+struct wishes engine_wishes(Engine *e);
+/* Runs s, which is taken, on a task of its own. The one before has ended. */
+bool engine_start_session(Engine *e, struct session *s, Error **errp);
+/* Joins and frees a session that has ended; false while one is under way. */
+bool engine_reap_session(Engine *e);
+/* accept.c: the accepting task. */
+void engine_accept_run(void *engine);
+
+#endif

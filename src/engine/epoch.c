@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The cycle. epoch_run() is one epoch, top to bottom:
+ *
+ *     guest    ...runs...| paused |........................ runs on: the next epoch .........................
+ *     here               pause    resume -> send pages, devices, END -> ack, checked -> alive? -> release
+ *     output   held in queue N    held in queue N+1                                      N leaves
+ *
+ * Between pause and resume nothing allocates, and nothing waits but for one permitted case: staging is full.
+ */
+#include "engine/primary.h"
+#include "base/crc32c.h"
+#include "base/fault.h"
+#include <perdure/checkpoint_device.h>
+#include <perdure/replication.h>
+#include <perdure/savevm.h>
+
+#include <inttypes.h>
+#include <errno.h>
+
+#define LOOK_AT_STAGING (20 * NS_PER_MS) /* how often a long epoch is asked how large it has become */
+
+struct epoch {
+    struct wire_end end;
+    int64_t paused_at, pause_ns;
+    int64_t output_since; /* when its first output came; 0: none */
+    int64_t asked;        /* when the END, or the last probe, was sent: the backup was alive after that */
+    uint64_t bytes;
+    bool released;
+};
+
+/* --- waiting for the end of an epoch --- */
+
+static bool staging_nearly_full(struct primary *p)
+{
+    return p->g->ops->changed_pages(p->g) >= p->capacity - p->capacity / 8;
+}
+
+/* Lock held. When the running epoch must end as things are. */
+static int64_t due(const struct primary *p)
+{
+    const struct wire_hello *h = &p->s->hello;
+    int64_t interval = h->interval_ns;
+
+    if (p->e->guest_asks)
+        return 0;
+    if (p->e->output_waiting && h->min_epoch_ns < interval)
+        interval = h->min_epoch_ns;
+    return p->last_start + interval;
+}
+
+enum epoch_cause epoch_wait(struct primary *p)
+{
+    Engine *e = p->e;
+    int64_t look = clock_now() + LOOK_AT_STAGING;
+    enum epoch_cause cause = EPOCH_DUE;
+
+    task_lock(&e->lock);
+    for (;;) {
+        int64_t now = clock_now(), when = due(p);
+
+        if (e->wish.quit || e->wish.unprotect || link_is_down(&p->s->link))
+            cause = EPOCH_STOP;
+        else if (e->wish.swap || p->handover)
+            cause = EPOCH_SWAP;
+        if (cause != EPOCH_DUE || now >= when)
+            break;
+        if (now >= look) {
+            task_unlock(&e->lock);
+            if (staging_nearly_full(p))
+                return EPOCH_DUE;
+            look = now + LOOK_AT_STAGING;
+            task_lock(&e->lock);
+            continue;
+        }
+        task_wait_until(&e->changed, &e->lock, when < look ? when : look);
+    }
+    task_unlock(&e->lock);
+    return cause;
+}
+
+/* --- paused --- */
+
+/* All output so far belongs to this epoch: nobody runs who could add to it. */
+static void take_output_mark(struct primary *p, struct epoch *ep)
+{
+    Engine *e = p->e;
+
+    task_lock(&e->lock);
+    ep->output_since = e->output_since;
+    e->output_since = 0;
+    e->output_waiting = false;
+    e->guest_asks = false;
+    task_unlock(&e->lock);
+}
+
+static bool save_devices(struct primary *p, Error **errp)
+{
+    perdure_stream_rewind(p->devices);
+    return perdure_savevm_devices(p->devices, errp);
+}
+
+/* Staging is full: the guest has to stand still while it is drained, but not for longer than a silence that
+ * counts. */
+static bool drain(struct primary *p, struct epoch *ep, Error **errp)
+{
+    task_lock(&p->e->lock);
+    p->e->figures.staging_full++;
+    task_unlock(&p->e->lock);
+    if (clock_now() - ep->paused_at > p->s->hello.timeout_ns) {
+        error_setg(
+            errp,
+            "an epoch changed so much memory that the link could not take it within the timeout of %" PRId64
+            " ms: use a shorter --interval, a longer --timeout or a faster link",
+            p->s->hello.timeout_ns / NS_PER_MS);
+        return false;
+    }
+    return primary_may_go_on(p) && primary_send_staging(p, WIRE_PAGES, ep->end.epoch, &ep->end.crc, errp);
+}
+
+static bool collect(struct primary *p, struct epoch *ep, Error **errp)
+{
+    bool more = true;
+
+    staging_reset(p->staging);
+    while (p->g->ops->collect(p->g, p->staging, false, &more, errp)) {
+        ep->end.pages += staging_count(p->staging);
+        if (!more)
+            return true;
+        if (!drain(p, ep, errp))
+            return false;
+        staging_reset(p->staging);
+    }
+    return false;
+}
+
+static void take_hash(struct primary *p, struct epoch *ep)
+{
+    uint32_t every = p->s->hello.verify_every;
+
+    if (!(ep->end.flags & WIRE_END_FIRST) && (!every || ep->end.epoch % every))
+        return;
+    ep->end.flags |= WIRE_END_HASHED;
+    ep->end.hash = guest_memory_hash(p->g->memory);
+}
+
+static bool cut(struct primary *p, struct epoch *ep, Error **errp)
+{
+    bool ok;
+
+    ep->paused_at = clock_now();
+    if (!primary_pause(p, errp))
+        return false;
+    take_output_mark(p, ep);
+    ep->end.request = (uint8_t)p->g->ops->request(p->g);
+    ok = checkpoint_devices_postsuspend(ep->end.epoch, errp) && save_devices(p, errp) && collect(p, ep, errp);
+    if (ok)
+        take_hash(p, ep);
+    ok = ok && checkpoint_devices_preresume(ep->end.epoch, errp);
+    if (!ok || !(ep->end.flags & WIRE_END_SWAP))
+        primary_resume(p);
+    p->last_start = clock_now();
+    ep->pause_ns = p->last_start - ep->paused_at;
+    return ok;
+}
+
+/* --- running --- */
+
+static bool send(struct primary *p, struct epoch *ep, Error **errp)
+{
+    uint64_t before = perdure_stream_bytes(p->s->out);
+    const void *devices;
+    size_t size;
+
+    if (!primary_send_staging(p, WIRE_PAGES, ep->end.epoch, &ep->end.crc, errp))
+        return false;
+    devices = perdure_stream_memory(p->devices, &size);
+    ep->end.crc = crc32c(ep->end.crc, devices, size);
+    perdure_stream_append(p->s->out, p->devices);
+    p->armed = true;
+    if (!wire_send_end(p->s->out, &ep->end, errp))
+        return false;
+    ep->bytes = perdure_stream_bytes(p->s->out) - before;
+    ep->asked = clock_now();
+    return true;
+}
+
+static bool await_ack(struct primary *p, struct epoch *ep, Error **errp)
+{
+    struct wire_ack ack;
+    bool ok;
+
+    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
+    ok = primary_expect(p, WIRE_ACK, &ack.epoch, errp) && wire_get_ack(p->s->in, &ack, errp);
+    session_set_limit(p->s, TIME_NEVER);
+    if (!ok)
+        return false;
+    if (ack.generation != ep->end.generation || ack.epoch != ep->end.epoch || ack.crc != ep->end.crc) {
+        /* A peer that says such a thing holds nothing that can be relied upon: what it says no longer counts.
+         */
+        perdure_stream_set_error(p->s->in, -EBADMSG,
+                                 "the backup acknowledged generation %" PRIu64 " epoch %" PRIu64
+                                 " checksum %08x instead of %" PRIu64 ", %" PRIu64 ", %08x",
+                                 ack.generation, ack.epoch, ack.crc, ep->end.generation, ep->end.epoch,
+                                 ep->end.crc);
+        perdure_stream_error(p->s->in, errp);
+        return false;
+    }
+    p->handover |= (ack.flags & WIRE_ACK_HANDOVER) != 0;
+    return true;
+}
+
+/* This host may have stood still after the ack was sent, and the backup gone on alone since: it never answers
+ * again in a generation in which it claims. */
+static bool prove_alive(struct primary *p, struct epoch *ep, Error **errp)
+{
+    uint64_t id;
+    bool ok = true;
+
+    while (ok && clock_now() - ep->asked > p->s->hello.timeout_ns) {
+        ep->asked = clock_now();
+        session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
+        ok = wire_send(p->s->out, WIRE_PROBE, ep->end.epoch, errp) &&
+             primary_expect(p, WIRE_PROBE_OK, &id, errp) && wire_done(p->s->in, errp);
+        session_set_limit(p->s, TIME_NEVER);
+    }
+    return ok;
+}
+
+static bool release(struct epoch *ep, Error **errp)
+{
+    if (ep->released)
+        return true;
+    ep->released = true;
+    return replication_get_error_all(errp) && replication_do_checkpoint_all(errp) &&
+           checkpoint_devices_commit(ep->end.epoch, errp);
+}
+
+static void count(struct primary *p, const struct epoch *ep)
+{
+    int64_t now = clock_now();
+    struct epoch_figures fig = {
+        .pause_ns = ep->pause_ns,
+        .ack_ns = now - ep->paused_at - ep->pause_ns,
+        .held_ns = ep->output_since ? now - ep->output_since : 0,
+        .pages = ep->end.pages,
+        .bytes = ep->bytes,
+    };
+    Engine *e = p->e;
+
+    p->s->last_ack = now;
+    task_lock(&e->lock);
+    e->epoch = ep->end.epoch;
+    if (!(ep->end.flags & WIRE_END_FIRST)) /* that one hashes all memory: it would be the maximum for ever */
+        figures_add(&e->figures, &fig, now);
+    e->figures.verified += (ep->end.flags & WIRE_END_HASHED) != 0;
+    task_unlock(&e->lock);
+}
+
+bool epoch_run(struct primary *p, uint8_t flags, Error **errp)
+{
+    struct epoch ep = {
+        .end = {.generation = p->s->hello.generation, .epoch = ++p->epoch, .flags = flags},
+    };
+
+    if (!cut(p, &ep, errp) || !send(p, &ep, errp))
+        return false;
+    if (fault_point("engine.release_before_ack") && !release(&ep, errp))
+        return false;
+    if (!await_ack(p, &ep, errp) || !prove_alive(p, &ep, errp) || !release(&ep, errp))
+        return false;
+    p->request = ep.end.request;
+    count(p, &ep);
+    return true;
+}

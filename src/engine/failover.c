@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * When the two sides cannot see each other: each takes the link down, so that nothing more is said in this
+ * generation, and asks the arbiter until it answers.
+ */
+#include "engine/session.h"
+#include "base/fault.h"
+
+#include <inttypes.h>
+
+#define CLAIM_LIMIT (5 * NS_PER_S)
+#define RETRY       (250 * NS_PER_MS)
+
+static enum arbiter_answer claim(struct session *s, enum arbiter_side side, bool permitted, Error **errp)
+{
+    struct arbiter_claim c = {
+        .pair = s->hello.pair,
+        .generation = s->hello.generation,
+        .side = side,
+        .vm = s->e->vm,
+        .peer = s->peer,
+        .permitted = permitted,
+    };
+
+    return arbiter_claim(s->arbiter, &c, clock_now() + CLAIM_LIMIT, errp);
+}
+
+static void begin_report(struct session *s, enum arbiter_side side)
+{
+    char why[256] = "";
+    uint64_t epoch;
+    int64_t at = clock_now();
+
+    link_reason(&s->link, &at, why, sizeof(why));
+    task_lock(&s->e->lock);
+    epoch = s->e->epoch;
+    s->e->unknowns = 0;
+    task_unlock(&s->e->lock);
+    report_begin(&s->report, side == ARBITER_PRIMARY ? "the backup was lost" : "the primary was lost", why,
+                 at, s->hello.generation, epoch, s->last_ack);
+}
+
+/* Takes err, the reason of an unknown answer. */
+static void note_unknown(struct session *s, Error *err)
+{
+    Engine *e = s->e;
+    bool first;
+
+    task_lock(&e->lock);
+    first = !e->unknowns++;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+    if (first && err)
+        engine_note_error(e, err);
+    error_free(err);
+}
+
+static void wait_for_retry(Engine *e)
+{
+    int64_t until = clock_now() + RETRY;
+
+    task_lock(&e->lock);
+    while (!e->wish.quit && !e->wish.vouched && task_wait_until(&e->changed, &e->lock, until))
+        ;
+    task_unlock(&e->lock);
+}
+
+enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitted)
+{
+    begin_report(s, side);
+    if (side == ARBITER_PRIMARY && fault_point("engine.go_on_without_asking"))
+        return VERDICT_GRANTED;
+    for (;;) {
+        Error *err = NULL;
+        enum arbiter_answer answer;
+
+        if (engine_wishes(s->e).quit)
+            return VERDICT_QUIT;
+        answer = claim(s, side, permitted, &err);
+        if (answer != ARBITER_UNKNOWN) {
+            report_line(&s->report, "arbiter", "%s: %s", s->arbiter->kind,
+                        answer == ARBITER_GRANTED ? "granted" : "denied");
+            error_free(err);
+            return answer == ARBITER_GRANTED ? VERDICT_GRANTED : VERDICT_DENIED;
+        }
+        note_unknown(s, err);
+        if (engine_wishes(s->e).vouched) {
+            report_line(&s->report, "arbiter",
+                        "%s: no answer; the user vouched that the other side does not run", s->arbiter->kind);
+            return VERDICT_GRANTED;
+        }
+        wait_for_retry(s->e);
+    }
+}
+
+bool session_claim_permitted(struct session *s, Error **errp)
+{
+    Error *err = NULL;
+
+    switch (claim(s, ARBITER_BACKUP, true, &err)) {
+    case ARBITER_GRANTED:
+        report_line(&s->report, "arbiter", "%s: granted", s->arbiter->kind);
+        return true;
+    case ARBITER_DENIED:
+        error_setg(errp, "arbiter %s denied generation %" PRIu64 " to the backup", s->arbiter->kind,
+                   s->hello.generation);
+        return false;
+    default:
+        error_prepend(&err, "arbiter %s did not answer: ", s->arbiter->kind);
+        error_propagate(errp, err);
+        return false;
+    }
+}

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/primary.h"
+#include "engine/state.h"
+#include "base/crc32c.h"
+#include <perdure/checkpoint_device.h>
+#include <perdure/replication.h>
+
+#include <string.h>
+
+#define BATCH_PAGES     256
+#define DEVICES_RESERVE (1 << 20)
+
+/* --- tools for the steps --- */
+
+bool primary_pause(struct primary *p, Error **errp)
+{
+    if (p->paused)
+        return true;
+    p->paused = p->g->ops->pause(p->g, errp);
+    return p->paused;
+}
+
+void primary_resume(struct primary *p)
+{
+    if (p->paused)
+        p->g->ops->resume(p->g);
+    p->paused = false;
+}
+
+bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Error **errp)
+{
+    char text[WIRE_TEXT_MAX];
+    uint16_t type;
+
+    if (!wire_next(p->s->in, &type, id, errp))
+        return false;
+    if (type == want)
+        return true;
+    if (type == WIRE_FAIL) {
+        if (wire_get_text(p->s->in, text, errp)) {
+            p->peer_failed = true;
+            error_setg(errp, "the backup cannot go on: %s", text);
+        }
+        return false;
+    }
+    wire_unexpected(p->s->in, type, "waiting for the backup's answer");
+    perdure_stream_error(p->s->in, errp);
+    return false;
+}
+
+bool primary_may_go_on(struct primary *p)
+{
+    struct wishes w = engine_wishes(p->e);
+
+    if (w.quit)
+        p->end = SESSION_QUIT;
+    else if (link_is_down(&p->s->link))
+        p->end = SESSION_LINK_LOST;
+    else if (w.unprotect)
+        p->end = SESSION_GOODBYE;
+    return p->end == SESSION_OPEN;
+}
+
+static bool ship(struct primary *p, uint32_t *crc, Error **errp)
+{
+    size_t size;
+    const void *frames;
+
+    perdure_stream_end(p->batch);
+    if (perdure_stream_error(p->batch, errp))
+        return false;
+    frames = perdure_stream_memory(p->batch, &size);
+    *crc = crc32c(*crc, frames, size);
+    perdure_stream_append(p->s->out, p->batch);
+    return !perdure_stream_error(p->s->out, errp);
+}
+
+bool primary_send_staging(struct primary *p, enum wire_record type, uint64_t id, uint32_t *crc, Error **errp)
+{
+    size_t count = staging_count(p->staging);
+    uint64_t kinds[PAGE_KINDS] = {0};
+
+    for (size_t i = 0; i < count;) {
+        size_t stop = count - i < BATCH_PAGES ? count : i + BATCH_PAGES;
+
+        perdure_stream_rewind(p->batch);
+        perdure_stream_begin(p->batch, (uint16_t)type, id);
+        for (; i < stop; i++)
+            kinds[page_encode(p->encoder, p->batch, staging_page(p->staging, i),
+                              staging_data(p->staging, i))]++;
+        if (!ship(p, crc, errp))
+            return false;
+    }
+    task_lock(&p->e->lock);
+    for (int k = 0; k < PAGE_KINDS; k++)
+        p->e->figures.pages[k] += kinds[k];
+    task_unlock(&p->e->lock);
+    return true;
+}
+
+static void on_request(void *opaque)
+{
+    Engine *e = opaque;
+
+    task_lock(&e->lock);
+    e->guest_asks = true;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+}
+
+static void on_output(void *opaque)
+{
+    Engine *e = opaque;
+
+    task_lock(&e->lock);
+    if (!e->output_since)
+        e->output_since = clock_now();
+    if (!e->output_waiting) {
+        e->output_waiting = true;
+        task_broadcast(&e->changed);
+    }
+    task_unlock(&e->lock);
+}
+
+/* --- the beginning --- */
+
+static bool open_buffers(struct primary *p, Error **errp)
+{
+    GuestMemory *m = p->g->memory;
+
+    p->capacity = staging_default_pages(m->size);
+    p->staging = staging_new(p->capacity, errp);
+    if (!p->staging)
+        return false;
+    p->encoder = page_encoder_new(m->page_count, p->s->hello.delta, errp);
+    if (!p->encoder)
+        return false;
+    p->batch = perdure_stream_open_memory(BATCH_PAGES * (GUEST_PAGE_SIZE + 64));
+    p->devices = perdure_stream_open_memory(DEVICES_RESERVE);
+    if (p->batch && p->devices)
+        return true;
+    error_setg(errp, "out of memory");
+    return false;
+}
+
+static void close_buffers(struct primary *p)
+{
+    perdure_stream_close(p->batch);
+    perdure_stream_close(p->devices);
+    page_encoder_free(p->encoder);
+    staging_free(p->staging);
+}
+
+/* After a swap the new primary greets over the link that is there. */
+static bool greet_again(struct primary *p, Error **errp)
+{
+    struct session *s = p->s;
+
+    if (!session_greet(s->in, s->out, &s->hello, errp) || !session_send_config(s->in, s->out, p->g, errp))
+        return false;
+    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_SYNCING, "the former primary is the backup now");
+    return true;
+}
+
+/* Both machines stand still; the backup starts first. */
+static bool start_replication(struct primary *p, Error **errp)
+{
+    uint64_t id;
+    bool ok;
+
+    if (!primary_pause(p, errp))
+        return false;
+    p->g->on_request_opaque = p->e;
+    p->g->on_request = on_request;
+    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
+    ok = wire_send(p->s->out, WIRE_START, 0, errp) && primary_expect(p, WIRE_STARTED, &id, errp) &&
+         wire_done(p->s->in, errp);
+    session_set_limit(p->s, TIME_NEVER);
+    p->replicating = ok && replication_start_all(REPLICATION_MODE_PRIMARY, errp);
+    primary_resume(p);
+    return p->replicating;
+}
+
+static bool hold_output(struct primary *p, Error **errp)
+{
+    task_lock(&p->e->lock);
+    p->e->output_since = 0;
+    p->e->output_waiting = false;
+    task_unlock(&p->e->lock);
+    checkpoint_devices_set_listener(on_output, p->e);
+    p->gated = true; /* also after a failure: some may be set up */
+    return checkpoint_devices_setup_wait(errp);
+}
+
+/* --- the guest asks for something --- */
+
+static bool carry_out_reset(struct primary *p, Error **errp)
+{
+    bool ok = primary_pause(p, errp) && p->g->ops->reset(p->g, errp);
+
+    p->request = GUEST_REQUEST_NONE;
+    primary_resume(p);
+    return ok;
+}
+
+bool primary_request_before_epochs(struct primary *p, Error **errp)
+{
+    bool asks;
+
+    task_lock(&p->e->lock);
+    asks = p->e->guest_asks;
+    p->e->guest_asks = false;
+    task_unlock(&p->e->lock);
+    if (!asks)
+        return true;
+    if (!primary_pause(p, errp))
+        return false;
+    p->request = p->g->ops->request(p->g);
+    if (p->request == GUEST_REQUEST_RESET)
+        return carry_out_reset(p, errp);
+    primary_resume(p);
+    if (p->request != GUEST_REQUEST_NONE)
+        p->end = SESSION_GUEST_ENDED;
+    return p->end == SESSION_OPEN;
+}
+
+/* The epoch that carries the request is acknowledged: now it may have its effect. */
+static bool carry_out(struct primary *p, Error **errp)
+{
+    if (p->request == GUEST_REQUEST_RESET)
+        return carry_out_reset(p, errp);
+    if (p->request != GUEST_REQUEST_NONE)
+        p->end = SESSION_GUEST_ENDED;
+    return p->end == SESSION_OPEN;
+}
+
+/* --- the course of things --- */
+
+static bool cycle(struct primary *p, Error **errp)
+{
+    while (primary_may_go_on(p)) {
+        switch (epoch_wait(p)) {
+        case EPOCH_STOP:
+            continue;
+        case EPOCH_SWAP:
+            return primary_swap(p, errp);
+        case EPOCH_DUE:
+            if (!epoch_run(p, 0, errp) || !carry_out(p, errp))
+                return false;
+        }
+    }
+    return false;
+}
+
+static void run(struct primary *p, Error **errp)
+{
+    struct session *s = p->s;
+
+    if (!open_buffers(p, errp) || (s->swapped && !greet_again(p, errp)) || !start_replication(p, errp) ||
+        !primary_sync(p, errp) || !hold_output(p, errp) || !epoch_run(p, WIRE_END_FIRST, errp))
+        return;
+    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_PROTECTED,
+                     "the backup has loaded and compared the first epoch");
+    if (carry_out(p, errp))
+        cycle(p, errp);
+}
+
+static enum session_end classify(struct primary *p)
+{
+    if (p->end == SESSION_SWAPPED)
+        return p->end;
+    if (engine_wishes(p->e).quit)
+        return SESSION_QUIT;
+    if (p->end != SESSION_OPEN)
+        return p->end;
+    if (p->peer_failed)
+        return SESSION_PEER_FAILED;
+    return session_link_broken(p->s) ? SESSION_LINK_LOST : SESSION_FAILED;
+}
+
+/* --- the end --- */
+
+/* The backup's word that it will never claim. */
+static bool part(struct primary *p, enum wire_record word, uint64_t id, enum wire_record answer,
+                 const char *text)
+{
+    Error *err = NULL;
+    bool ok;
+
+    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
+    ok = word == WIRE_GOODBYE ? wire_send_text(p->s->out, word, text, &err)
+                              : wire_send(p->s->out, word, id, &err);
+    ok = ok && primary_expect(p, answer, &id, &err) && wire_done(p->s->in, &err);
+    ok = ok || p->peer_failed; /* that says the same */
+    if (!ok)
+        link_down(&p->s->link, error_get_pretty(err));
+    error_free(err);
+    return ok;
+}
+
+/* Undoes everything but the pause. discard: as checkpoint_devices_teardown(). */
+static void undo(struct primary *p, bool discard, bool failover)
+{
+    Error *err = NULL;
+
+    p->g->on_request = NULL;
+    checkpoint_devices_set_listener(NULL, NULL);
+    if (p->gated)
+        checkpoint_devices_teardown(discard);
+    if (p->tracking)
+        p->g->ops->tracking_stop(p->g);
+    if (p->replicating && !replication_stop_all(failover, &err))
+        engine_note_error(p->e, err);
+    error_free(err);
+    p->gated = p->tracking = p->replicating = false;
+}
+
+void primary_step_down(struct primary *p)
+{
+    Error *err = NULL;
+
+    if (!primary_pause(p, &err))
+        engine_note_error(p->e, err); /* its output is discarded all the same, and held no more than now */
+    error_free(err);
+    undo(p, true, false);
+}
+
+/* The guest goes on here, unprotected, with all its output. */
+static void go_on(struct primary *p, enum session_end end, const char *why)
+{
+    enum guest_request request = GUEST_REQUEST_NONE;
+    Error *err = NULL;
+
+    if (!primary_pause(p, &err))
+        engine_note_error(p->e, err);
+    error_free(err);
+    err = NULL;
+    undo(p, false, end == SESSION_LINK_LOST);
+    /* What it asked for while no epoch could carry it any more. */
+    if (p->paused)
+        request = p->g->ops->request(p->g);
+    if (request == GUEST_REQUEST_RESET && !p->g->ops->reset(p->g, &err))
+        engine_note_error(p->e, err);
+    error_free(err);
+    primary_resume(p);
+    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, why);
+    if (request == GUEST_REQUEST_POWEROFF || request == GUEST_REQUEST_PANIC)
+        p->e->owner.guest_ended(p->e->owner.opaque, request);
+}
+
+static void ask(struct primary *p)
+{
+    struct session *s = p->s;
+
+    /* It may run on, its output held; not if the other side may run by our leave. */
+    if (!p->permitted)
+        primary_resume(p);
+    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_ASKING, "the backup does not answer");
+    switch (session_ask(s, ARBITER_PRIMARY, p->permitted)) {
+    case VERDICT_GRANTED:
+        report_note(&s->report, "output", "held output released, the guest goes on unprotected");
+        engine_set_report(p->e, s->report.text);
+        go_on(p, SESSION_LINK_LOST, "the arbiter granted this side to go on alone");
+        break;
+    case VERDICT_DENIED:
+        primary_step_down(p);
+        report_line(&s->report, "output",
+                    "discarded since the last acknowledged epoch; the guest stands still");
+        engine_set_report(p->e, s->report.text);
+        engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_FENCED, "the arbiter denied: the other side runs");
+        break;
+    case VERDICT_QUIT:
+        primary_step_down(p);
+    }
+}
+
+static void finish(struct primary *p, enum session_end end, const char *why)
+{
+    if (end == SESSION_QUIT) {
+        link_down(&p->s->link, "the engine was told to quit");
+        if (p->armed) /* the backup takes over: see engine_free() */
+            primary_step_down(p);
+        else
+            go_on(p, SESSION_FAILED, "the engine was told to quit");
+        return;
+    }
+    if (end == SESSION_LINK_LOST)
+        link_down(&p->s->link, why);
+    if ((end == SESSION_FAILED || end == SESSION_GOODBYE) && !part(p, WIRE_GOODBYE, 0, WIRE_GOODBYE_OK, why))
+        end = SESSION_LINK_LOST;
+    /* An end that the acknowledged state says needs no other word: a backup that misses it finds it there. */
+    if (end == SESSION_GUEST_ENDED)
+        part(p, p->armed ? WIRE_ENDED : WIRE_GOODBYE, p->request, p->armed ? WIRE_ENDED_OK : WIRE_GOODBYE_OK,
+             why);
+    if (end == SESSION_LINK_LOST && p->armed)
+        ask(p);
+    else
+        go_on(p, end, why);
+}
+
+static const char *reason(enum session_end end, const Error *err)
+{
+    if (err)
+        return error_get_pretty(err);
+    switch (end) {
+    case SESSION_GOODBYE:
+        return "unprotect";
+    case SESSION_GUEST_ENDED:
+        return "the guest ended";
+    default:
+        return "the link was lost";
+    }
+}
+
+enum session_end primary_run(struct session *s)
+{
+    struct primary p = {.s = s, .e = s->e, .g = s->e->guest};
+    enum session_end end;
+    Error *err = NULL;
+
+    run(&p, &err);
+    end = classify(&p);
+    if (err && end != SESSION_QUIT)
+        engine_note_error(s->e, err);
+    if (end != SESSION_SWAPPED)
+        finish(&p, end, reason(end, err));
+    error_free(err);
+    close_buffers(&p);
+    return end;
+}

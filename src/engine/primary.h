@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Primary: the side whose execution counts. primary.c holds the order of things, sync.c the rounds before the
+ * first epoch, epoch.c the cycle, swap.c the handing over.
+ */
+#ifndef ENGINE_PRIMARY_H
+#define ENGINE_PRIMARY_H
+
+#include "engine/session.h"
+#include "guest/page_codec.h"
+
+#define PRIMARY_ANSWER_LIMIT (60 * NS_PER_S) /* the backup's heart beats, but no answer comes */
+
+struct primary {
+    struct session *s;
+    Engine *e;
+    Guest *g;
+
+    Staging *staging;
+    size_t capacity; /* of staging, in pages */
+    PageEncoder *encoder;
+    VMStream *batch;   /* pages on their way */
+    VMStream *devices; /* an epoch's, saved during the pause */
+
+    uint64_t epoch;             /* the last one begun */
+    int64_t last_start;         /* of the running epoch: when the guest was resumed */
+    enum guest_request request; /* carried by the last acknowledged epoch */
+
+    /* how far things have got: what must be undone */
+    bool paused, tracking, replicating, gated;
+    bool armed;       /* the first END may have been sent: the backup may hold an epoch, and claim */
+    bool permitted;   /* the permission to run was sent */
+    bool peer_failed; /* it said so */
+    bool handover;    /* the backup's user asks for a swap */
+    enum session_end end;
+};
+
+/* Steps return false with errp set, or with p->end. */
+bool primary_pause(struct primary *p, Error **errp);
+void primary_resume(struct primary *p);
+/* Next record must be of type want, and is open then. FAIL from the backup becomes the error. */
+bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Error **errp);
+/* What the API wants; false: the session ends (p->end). */
+bool primary_may_go_on(struct primary *p);
+/* Encodes what is in staging into records of type and sends them; *crc goes on over their frames. */
+bool primary_send_staging(struct primary *p, enum wire_record type, uint64_t id, uint32_t *crc, Error **errp);
+/* The guest's request while no epoch need carry it. */
+bool primary_request_before_epochs(struct primary *p, Error **errp);
+
+/* sync.c */
+bool primary_sync(struct primary *p, Error **errp);
+
+/* epoch.c */
+enum epoch_cause { EPOCH_DUE, EPOCH_STOP, EPOCH_SWAP };
+/* Waits for the end of the running epoch. */
+enum epoch_cause epoch_wait(struct primary *p);
+/* One epoch, from pause to release. flags: WIRE_END_FIRST, WIRE_END_SWAP (the guest stays paused). */
+bool epoch_run(struct primary *p, uint8_t flags, Error **errp);
+
+/* swap.c: the last epoch, the permission, the answer; p->end says how it went. */
+bool primary_swap(struct primary *p, Error **errp);
+/* The machine no longer counts here: nothing of it is seen any more. It is left paused. */
+void primary_step_down(struct primary *p);
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Taking over. The order keeps two promises: nothing that may send a frame happens before this side is
+ * entitled to run; and what can fail happens before the permission of a swap is used up.
+ */
+#include "engine/backup.h"
+#include "engine/state.h"
+#include <perdure/replication.h>
+#include <perdure/savevm.h>
+
+#include <inttypes.h>
+
+static bool load(struct backup *b, Error **errp)
+{
+    VMStream *f = vmstream_reopen_memory(b->last_devices);
+    size_t size;
+    bool ok;
+
+    if (!f) {
+        error_setg(errp, "out of memory");
+        return false;
+    }
+    ok = perdure_loadvm_devices(f, errp);
+    perdure_stream_close(f);
+    perdure_stream_memory(b->last_devices, &size);
+    if (ok)
+        report_line(&b->s->report, "load", "%zu KiB of device state, memory is in place", size >> 10);
+    return ok;
+}
+
+/* The guest had asked for something that its last epoch carried: it has its effect here. */
+static bool carry_out(struct backup *b, enum guest_request *ret_request, Error **errp)
+{
+    Guest *g = b->e->guest;
+
+    *ret_request = g->ops->request(g);
+    if (*ret_request != GUEST_REQUEST_RESET)
+        return true;
+    report_note(&b->s->report, "request", "the guest had asked for a reset");
+    return g->ops->reset(g, errp);
+}
+
+static void start(struct backup *b)
+{
+    Engine *e = b->e;
+    struct session *s = b->s;
+
+    e->guest->ops->resume(e->guest);
+    report_line(&s->report, "first-instruction", "generation %" PRIu64, s->hello.generation + 1);
+    task_lock(&e->lock);
+    e->generation = s->hello.generation + 1;
+    e->epoch = 0;
+    e->guest_is_made = false;
+    task_unlock(&e->lock);
+}
+
+static void tell(struct backup *b)
+{
+    Engine *e = b->e;
+    struct session *s = b->s;
+
+    e->guest->ops->announce(e->guest);
+    report_line(&s->report, "announce", "network interfaces announced");
+    report_note(&s->report, "output", "nothing was held here; what the other side did not release is lost");
+    engine_set_report(e, s->report.text);
+    engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "the guest runs here");
+    if (e->owner.promoted)
+        e->owner.promoted(e->owner.opaque, e->guest);
+}
+
+/* It was switched off: that is not a failure to be healed. */
+static bool end_guest(struct backup *b, enum guest_request how)
+{
+    b->end = SESSION_GUEST_ENDED;
+    report_line(&b->s->report, "request", "the guest had switched itself off: it is not started");
+    engine_set_report(b->e, b->s->report.text);
+    b->e->owner.guest_ended(b->e->owner.opaque, how);
+    return true;
+}
+
+bool backup_promote(struct backup *b, bool permitted, Error **errp)
+{
+    Guest *g = b->e->guest;
+    enum guest_request request;
+
+    engine_set_state(b->e, ENGINE_BACKUP, ENGINE_PROMOTING, permitted ? "the primary hands over" : "granted");
+    if (!load(b, errp) || !carry_out(b, &request, errp))
+        return false;
+    if (permitted && !session_claim_permitted(b->s, errp))
+        return false;
+    if (!replication_stop_all(true, errp))
+        return false;
+    b->replicating = false;
+    if (request == GUEST_REQUEST_POWEROFF || request == GUEST_REQUEST_PANIC)
+        return end_guest(b, request);
+    if (!g->ops->take_over(g, errp))
+        return false;
+    start(b);
+    if (permitted)
+        wire_send(b->s->out, WIRE_RUNNING, b->s->hello.generation + 1,
+                  NULL); /* a broken link shows soon enough */
+    tell(b);
+    b->end = SESSION_SWAPPED;
+    return true;
+}
+
+void backup_drop(struct backup *b, const char *why)
+{
+    Engine *e = b->e;
+    Guest *g = e->guest;
+    enum engine_state state;
+    Error *err = NULL;
+
+    if (b->replicating && !replication_stop_all(false, &err))
+        engine_note_error(e, err);
+    error_free(err);
+    err = NULL;
+    b->replicating = false;
+    if (g && e->guest_is_made) {
+        e->owner.factory->destroy(e->owner.factory, g);
+        e->guest = NULL;
+        e->guest_is_made = false;
+    } else if (g && !g->ops->clear(g, &err)) {
+        engine_note_error(e, err);
+    }
+    error_free(err);
+    task_lock(&e->lock);
+    state = e->state;
+    task_unlock(&e->lock);
+    if (state != ENGINE_LISTENING)
+        engine_set_state(e, ENGINE_BACKUP, ENGINE_LISTENING, why);
+}

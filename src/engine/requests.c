@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the user asks for. protect makes the connections itself, in the caller's task, and then leaves
+ * everything to a session; the others leave a wish and wait for what the session makes of it.
+ */
+#include "engine/session.h"
+#include "engine/state.h"
+#include "base/random.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define CONNECT_LIMIT (10 * NS_PER_S)
+#define CONFIG_LIMIT  (60 * NS_PER_S)
+
+/* --- protect --- */
+
+static bool check_params(const struct engine_params *p, Error **errp)
+{
+    if (p->interval_ns < 100 * NS_PER_US || p->interval_ns > 60 * NS_PER_S)
+        error_setg(errp, "--interval must be between 100us and 60s");
+    else if (p->min_epoch_ns < 10 * NS_PER_US || p->min_epoch_ns > p->interval_ns)
+        error_setg(errp, "--min-epoch must be between 10us and the interval");
+    else if (p->timeout_ns < 20 * NS_PER_MS || p->timeout_ns > 600 * NS_PER_S)
+        error_setg(errp, "--timeout must be between 20ms and 600s");
+    else
+        return true;
+    return false;
+}
+
+/* A new pair for every protection: what the arbiter once decided about an old one can never matter to it. */
+static void make_hello(Engine *e, const struct engine_params *p, struct wire_hello *h)
+{
+    *h = (struct wire_hello){
+        .generation = e->generation + !e->generation,
+        .timeout_ns = p->timeout_ns,
+        .interval_ns = p->interval_ns,
+        .min_epoch_ns = p->min_epoch_ns,
+        .verify_every = p->verify_every,
+        .delta = p->delta,
+        .ram_size = e->guest->memory->size,
+    };
+    snprintf(h->vm, sizeof(h->vm), "%s", e->vm);
+    snprintf(h->arbiter, sizeof(h->arbiter), "%s", p->arbiter);
+    uuid_random(h->pair);
+    random_bytes(&h->session, sizeof(h->session));
+}
+
+static struct session *connect_main(Engine *e, const struct engine_params *p, enum wire_kind kind,
+                                    Error **errp)
+{
+    struct wire_hello hello;
+    struct session *s;
+    Channel *ch;
+
+    make_hello(e, p, &hello);
+    hello.kind = kind;
+    ch = e->transport->connect(e->transport, p->to, clock_now() + CONNECT_LIMIT, errp);
+    if (!ch)
+        return NULL;
+    s = session_new(e, ch, p->to, &hello, errp);
+    if (!s)
+        return NULL;
+    s->primary = true;
+    session_set_limit(s, CONNECT_LIMIT);
+    if (session_greet(s->in, s->out, &hello, errp))
+        return s;
+    session_free(s);
+    return NULL;
+}
+
+static bool connect_beat(struct session *s, const char *to, Error **errp)
+{
+    struct wire_hello hello = s->hello;
+    Channel *ch = s->e->transport->connect(s->e->transport, to, clock_now() + CONNECT_LIMIT, errp);
+    VMStream *in, *out;
+    bool ok = false;
+
+    if (!ch)
+        return false;
+    ch = link_wrap(&s->link, ch);
+    if (ch)
+        link_set(&s->link, &s->link.beat, ch);
+    in = ch ? vmstream_new_reader(ch) : NULL;
+    out = ch ? vmstream_new_writer(ch) : NULL;
+    hello.kind = WIRE_KIND_HEARTBEAT;
+    if (in && out) {
+        channel_set_deadline(ch, clock_now() + CONNECT_LIMIT);
+        ok = session_greet(in, out, &hello, errp);
+    } else {
+        error_setg(errp, "out of memory");
+    }
+    perdure_stream_close(in);
+    perdure_stream_close(out);
+    return ok;
+}
+
+static bool offer_config(struct session *s, Error **errp)
+{
+    bool ok;
+
+    session_set_limit(s, CONFIG_LIMIT);
+    ok = session_send_config(s->in, s->out, s->e->guest, errp);
+    session_set_limit(s, TIME_NEVER);
+    return ok;
+}
+
+static void take_params(Engine *e, const struct session *s)
+{
+    task_lock(&e->lock);
+    memcpy(e->pair, s->hello.pair, sizeof(e->pair));
+    e->generation = s->hello.generation;
+    e->epoch = 0;
+    snprintf(e->peer, sizeof(e->peer), "%s", s->peer);
+    snprintf(e->arbiter, sizeof(e->arbiter), "%s", s->hello.arbiter);
+    e->interval_ns = s->hello.interval_ns;
+    memset(&e->figures, 0, sizeof(e->figures));
+    e->wish = (struct wishes){.quit = e->wish.quit};
+    e->guest_asks = false;
+    e->last_error[0] = 0;
+    task_unlock(&e->lock);
+}
+
+static bool begin(Engine *e, const struct engine_params *p, Error **errp)
+{
+    struct session *s = connect_main(e, p, WIRE_KIND_MAIN, errp);
+
+    if (!s)
+        return false;
+    if (!connect_beat(s, p->to, errp) || !link_start(&s->link, true, errp) || !offer_config(s, errp)) {
+        session_free(s);
+        return false;
+    }
+    take_params(e, s);
+    engine_set_state(e, ENGINE_PRIMARY, ENGINE_SYNCING, "the backup accepted the configuration");
+    if (engine_start_session(e, s, errp))
+        return true;
+    engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "no task could be started");
+    return false;
+}
+
+static bool try_only(Engine *e, const struct engine_params *p, Error **errp)
+{
+    struct session *s = connect_main(e, p, WIRE_KIND_CHECK, errp);
+    bool ok = s && offer_config(s, errp);
+
+    session_free(s);
+    return ok;
+}
+
+/* Waits for the last session to be quite over: the state says so a moment before. */
+static bool begin_busy(Engine *e, Error **errp)
+{
+    bool ok = false;
+
+    task_lock(&e->lock);
+    if (e->role != ENGINE_PRIMARY)
+        error_setg(errp, "'%s' is a standby (%s): protect the primary", e->vm, engine_state_name(e->state));
+    else if (e->state != ENGINE_UNPROTECTED || e->busy)
+        error_setg(errp, "'%s' is %s already", e->vm,
+                   e->busy ? "being protected" : engine_state_name(e->state));
+    else
+        ok = e->busy = true;
+    while (ok && e->session && !e->session_ended)
+        task_wait(&e->changed, &e->lock);
+    task_unlock(&e->lock);
+    return ok;
+}
+
+bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, Error **errp)
+{
+    bool ok;
+
+    if (!check_params(p, errp) || !begin_busy(e, errp))
+        return false;
+    engine_reap_session(e);
+    ok = check_only ? try_only(e, p, errp) : begin(e, p, errp);
+    task_lock(&e->lock);
+    e->busy = false;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+    return ok;
+}
+
+/* --- the others; lock held where the name says so --- */
+
+static bool session_is_on_locked(const Engine *e)
+{
+    return e->session && !e->session_ended;
+}
+
+static bool refuse_locked(const Engine *e, const char *what, Error **errp)
+{
+    error_setg(errp, "'%s' cannot be %s: it is %s, %s", e->vm, what, engine_role_name(e->role),
+               engine_state_name(e->state));
+    return false;
+}
+
+static bool unprotect_locked(Engine *e, bool force, Error **errp)
+{
+    e->wish.unprotect = true;
+    e->wish.vouched = force;
+    task_broadcast(&e->changed);
+    while (session_is_on_locked(e) && !(e->state == ENGINE_ASKING && !force && e->unknowns))
+        task_wait(&e->changed, &e->lock);
+    e->wish.unprotect = e->wish.vouched = false;
+    if (e->state == ENGINE_UNPROTECTED)
+        return true;
+    if (e->state == ENGINE_ASKING)
+        error_setg(errp,
+                   "the backup does not answer, and arbiter %s neither (%s); if you are sure that the guest "
+                   "does not "
+                   "run on the other side: unprotect --force",
+                   e->arbiter, e->last_error);
+    else
+        error_setg(errp, "'%s' is %s now: the other side runs the guest", e->vm, engine_state_name(e->state));
+    return false;
+}
+
+bool engine_unprotect(Engine *e, bool force, Error **errp)
+{
+    bool ok;
+
+    task_lock(&e->lock);
+    if (e->role != ENGINE_PRIMARY || e->state == ENGINE_UNPROTECTED || e->state == ENGINE_FENCED)
+        ok = refuse_locked(e, "unprotected", errp);
+    else
+        ok = unprotect_locked(e, force, errp);
+    task_unlock(&e->lock);
+    return ok;
+}
+
+static bool swap_locked(Engine *e, Error **errp)
+{
+    e->wish.swap = true;
+    task_broadcast(&e->changed);
+    while (session_is_on_locked(e) && e->wish.swap)
+        task_wait(&e->changed, &e->lock);
+    e->wish.swap = false;
+    if (e->role == ENGINE_BACKUP)
+        return true;
+    error_setg(errp, "the roles were not changed: %s", e->last_error);
+    return false;
+}
+
+bool engine_swap(Engine *e, Error **errp)
+{
+    bool ok;
+
+    task_lock(&e->lock);
+    if (e->role != ENGINE_PRIMARY || e->state != ENGINE_PROTECTED)
+        ok = refuse_locked(e, "swapped", errp);
+    else
+        ok = swap_locked(e, errp);
+    task_unlock(&e->lock);
+    return ok;
+}
+
+static bool failover_locked(Engine *e, bool peer_is_dead, Error **errp)
+{
+    e->wish.handover = true;
+    e->wish.vouched = peer_is_dead;
+    task_broadcast(&e->changed);
+    while (e->role == ENGINE_BACKUP && session_is_on_locked(e) &&
+           !(e->state == ENGINE_ASKING && !peer_is_dead && e->unknowns))
+        task_wait(&e->changed, &e->lock);
+    e->wish.handover = e->wish.vouched = false;
+    if (e->role == ENGINE_PRIMARY)
+        return true;
+    if (e->state == ENGINE_ASKING)
+        error_setg(errp,
+                   "the primary does not answer, and arbiter %s cannot say whether it lives (%s); if you are "
+                   "sure that "
+                   "it is dead: failover --peer-is-dead",
+                   e->arbiter, e->last_error);
+    else
+        error_setg(errp, "this side did not take over: %s", e->last_error);
+    return false;
+}
+
+bool engine_failover(Engine *e, bool peer_is_dead, Error **errp)
+{
+    bool ok;
+
+    task_lock(&e->lock);
+    if (e->role != ENGINE_BACKUP || (e->state != ENGINE_STANDBY && e->state != ENGINE_ASKING))
+        ok = refuse_locked(e, "failed over", errp);
+    else
+        ok = failover_locked(e, peer_is_dead, errp);
+    task_unlock(&e->lock);
+    return ok;
+}

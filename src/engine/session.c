@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LINGER NS_PER_S
+
+struct session *session_new(Engine *e, Channel *ch, const char *peer, const struct wire_hello *hello,
+                            Error **errp)
+{
+    struct session *s = calloc(1, sizeof(*s));
+
+    if (!s) {
+        channel_close(ch);
+        error_setg(errp, "out of memory");
+        return NULL;
+    }
+    s->e = e;
+    s->hello = *hello;
+    snprintf(s->peer, sizeof(s->peer), "%s", peer);
+    link_init(&s->link, hello->timeout_ns, engine_wake, e);
+    ch = link_wrap(&s->link, ch);
+    link_set(&s->link, &s->link.main, ch);
+    s->arbiter = arbiter_new(hello->arbiter, errp);
+    s->in = ch ? vmstream_new_reader(ch) : NULL;
+    s->out = ch ? vmstream_new_writer(ch) : NULL;
+    if (s->arbiter && s->in && s->out)
+        return s;
+    if (s->arbiter)
+        error_setg(errp, "out of memory");
+    session_free(s);
+    return NULL;
+}
+
+void session_free(struct session *s)
+{
+    if (!s)
+        return;
+    if (s->arrived_beat)
+        channel_shutdown(s->arrived_beat);
+    link_close(&s->link);
+    channel_close(s->arrived_beat);
+    perdure_stream_close(s->in);
+    perdure_stream_close(s->out);
+    arbiter_free(s->arbiter);
+    free(s);
+}
+
+bool session_link_broken(struct session *s)
+{
+    return link_is_down(&s->link) || perdure_stream_error(s->in, NULL) || perdure_stream_error(s->out, NULL);
+}
+
+void session_set_limit(struct session *s, int64_t ns)
+{
+    channel_set_deadline(s->link.main, ns == TIME_NEVER ? TIME_NEVER : clock_now() + ns);
+}
+
+void session_linger(struct session *s)
+{
+    uint16_t type;
+    uint64_t id;
+
+    if (session_link_broken(s))
+        return;
+    session_set_limit(s, LINGER);
+    while (wire_next(s->in, &type, &id, NULL))
+        perdure_stream_skip(s->in);
+}
+
+static void mark_ended(struct session *s)
+{
+    Engine *e = s->e;
+
+    task_lock(&e->lock);
+    e->session_ended = true;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+}
+
+void session_run(void *session)
+{
+    struct session *s = session;
+
+    while ((s->primary ? primary_run(s) : backup_run(s)) == SESSION_SWAPPED) {
+        s->primary = !s->primary;
+        s->swapped = true;
+        s->hello.generation++;
+        s->last_ack = 0;
+    }
+    link_down(&s->link, "the session ended");
+    mark_ended(s);
+}

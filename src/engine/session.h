@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Session: one link and what runs over it, in one task from begin to end: primary or backup, and after a swap
+ * the other one. primary.c and backup.c are the two roles, failover.c what follows when the link is gone.
+ */
+#ifndef ENGINE_SESSION_H
+#define ENGINE_SESSION_H
+
+#include "engine/engine_private.h"
+#include "engine/link.h"
+#include "engine/report.h"
+#include "engine/wire.h"
+#include "stream/vmstream.h"
+
+/* How a role's part of a session ended. */
+enum session_end {
+    SESSION_OPEN,        /* not yet */
+    SESSION_LINK_LOST,   /* or the peer speaks nonsense: nothing it says counts any more */
+    SESSION_FAILED,      /* this side cannot go on; the link is fine */
+    SESSION_PEER_FAILED, /* the other side cannot go on, and said so */
+    SESSION_GOODBYE,     /* protection ends in order */
+    SESSION_GUEST_ENDED,
+    SESSION_SWAPPED, /* the roles change, the link stays */
+    SESSION_QUIT,    /* engine_free() */
+};
+
+struct session {
+    Engine *e;
+    struct link link;
+    Channel *arrived_beat; /* backup: left by the accepting task, under the engine's lock */
+    VMStream *in, *out;    /* of the main connection */
+    struct wire_hello hello;
+    Arbiter *arbiter;
+    char peer[256];
+    bool primary; /* the role that runs now */
+    bool swapped; /* not the first role on this link: the greeting is repeated over it */
+    struct report report;
+    int64_t last_ack; /* when the last epoch was acknowledged; 0: never */
+};
+
+/* Over ch, which is taken. */
+struct session *session_new(Engine *e, Channel *ch, const char *peer, const struct wire_hello *hello,
+                            Error **errp);
+void session_free(struct session *s);
+/* The task's function; ends with the session, marked so in the engine. */
+void session_run(void *session);
+/* The link's state and the streams' decide: did the link fail, or something on this side? */
+bool session_link_broken(struct session *s);
+/* Lets the peer read what was sent before the connection goes: waits a moment for its end. */
+void session_linger(struct session *s);
+/* For at most ns; TIME_NEVER: only the link's own silence ends a read. */
+void session_set_limit(struct session *s, int64_t ns);
+
+/* hello.c, both of the primary: greets on one connection / sends the configuration; errors are what the peer
+ * refuses. */
+bool session_greet(VMStream *in, VMStream *out, const struct wire_hello *h, Error **errp);
+bool session_send_config(VMStream *in, VMStream *out, Guest *g, Error **errp);
+
+enum session_end primary_run(struct session *s);
+enum session_end backup_run(struct session *s);
+
+/* failover.c */
+enum verdict { VERDICT_GRANTED, VERDICT_DENIED, VERDICT_QUIT };
+/* Takes the link down and asks the arbiter until it answers; writes the report's lines. permitted: see
+ * arbiter.h. */
+enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitted);
+/* One answer, for a backup that was permitted to run. */
+bool session_claim_permitted(struct session *s, Error **errp);
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/transport_socket.h"
+#include "base/log.h"
+#include "base/task.h"
+
+#include <stdlib.h>
+
+#define HANDSHAKE_LIMIT (5 * NS_PER_S)
+
+/* Replaced ones are kept until the end: a handshake may be under way with them. */
+struct security {
+    struct channel_psk *psk; /* NULL: plain */
+    bool insecure;
+    struct security *older;
+};
+
+struct transport_socket {
+    struct transport t;
+    struct task_mutex lock;
+    struct security *security; /* NULL: plain, and only within this host */
+    Listener *listener;
+};
+
+/* What holds from now on; stays valid as long as the transport. */
+static struct security security_of(struct transport_socket *ts)
+{
+    struct security sec = {0};
+
+    task_lock(&ts->lock);
+    if (ts->security)
+        sec = *ts->security;
+    task_unlock(&ts->lock);
+    return sec;
+}
+
+static Channel *socket_connect(struct transport *t, const char *address, int64_t deadline, Error **errp)
+{
+    struct security sec = security_of(t->opaque);
+    Channel *ch;
+
+    if (!sec.psk && !sec.insecure && !channel_address_is_local(address)) {
+        error_setg(
+            errp,
+            "%s is beyond this host: the connection needs --psk FILE (make one with `perdure keygen`), or "
+            "an explicit --insecure",
+            address);
+        return NULL;
+    }
+    ch = channel_connect(address, deadline, errp);
+    if (ch && sec.psk) {
+        channel_set_deadline(ch, deadline);
+        ch = channel_tls_client(ch, sec.psk, errp);
+    }
+    if (ch)
+        channel_set_deadline(ch, TIME_NEVER);
+    return ch;
+}
+
+/* Takes ch; NULL: refused. */
+static Channel *authenticate(struct transport_socket *ts, Channel *ch, Error **errp)
+{
+    struct security sec = security_of(ts);
+
+    if (!sec.psk && !sec.insecure && !channel_peer_is_local(ch)) {
+        error_setg(errp,
+                   "refused %s: it comes from beyond this host, and neither --psk nor --insecure was given",
+                   ch->peer);
+        channel_close(ch);
+        return NULL;
+    }
+    if (sec.psk) {
+        channel_set_deadline(ch, clock_now() + HANDSHAKE_LIMIT);
+        ch = channel_tls_server(ch, sec.psk, errp);
+    }
+    if (ch)
+        channel_set_deadline(ch, TIME_NEVER);
+    return ch;
+}
+
+static Channel *socket_accept(struct transport *t, Error **errp)
+{
+    struct transport_socket *ts = t->opaque;
+
+    if (!ts->listener) {
+        error_setg(errp, "this side does not listen");
+        return NULL;
+    }
+    for (;;) {
+        Channel *ch = listener_accept(ts->listener, errp);
+        Error *err = NULL;
+
+        if (!ch)
+            return NULL;
+        ch = authenticate(ts, ch, &err);
+        if (ch)
+            return ch;
+        log_warn("%s", error_get_pretty(err));
+        error_free(err);
+    }
+}
+
+static void socket_shutdown(struct transport *t)
+{
+    struct transport_socket *ts = t->opaque;
+
+    if (ts->listener)
+        listener_shutdown(ts->listener);
+}
+
+struct transport *transport_socket_new(Error **errp)
+{
+    struct transport_socket *ts = calloc(1, sizeof(*ts));
+
+    if (!ts) {
+        error_setg(errp, "out of memory");
+        return NULL;
+    }
+    task_mutex_init(&ts->lock);
+    ts->t = (struct transport){
+        .connect = socket_connect, .accept = socket_accept, .shutdown = socket_shutdown, .opaque = ts};
+    return &ts->t;
+}
+
+bool transport_socket_set_security(struct transport *t, const char *psk_path, bool insecure, Error **errp)
+{
+    struct transport_socket *ts = t->opaque;
+    struct security *sec = calloc(1, sizeof(*sec));
+
+    if (!sec) {
+        error_setg(errp, "out of memory");
+        return false;
+    }
+    sec->insecure = insecure;
+    sec->psk = psk_path ? channel_psk_load(psk_path, errp) : NULL;
+    if (psk_path && !sec->psk) {
+        free(sec);
+        return false;
+    }
+    task_lock(&ts->lock);
+    sec->older = ts->security;
+    ts->security = sec;
+    task_unlock(&ts->lock);
+    return true;
+}
+
+bool transport_socket_listen(struct transport *t, const char *address, const char **ret_address, Error **errp)
+{
+    struct transport_socket *ts = t->opaque;
+
+    ts->listener = listener_new(address, errp);
+    if (ts->listener && ret_address)
+        *ret_address = listener_address(ts->listener);
+    return ts->listener;
+}
+
+void transport_socket_free(struct transport *t)
+{
+    struct transport_socket *ts = t ? t->opaque : NULL;
+
+    if (!ts)
+        return;
+    listener_close(ts->listener);
+    while (ts->security) {
+        struct security *sec = ts->security;
+
+        ts->security = sec->older;
+        channel_psk_free(sec->psk);
+        free(sec);
+    }
+    task_mutex_destroy(&ts->lock);
+    free(ts);
+}
