@@ -7,6 +7,8 @@
 #include "control/qmp_server.h"
 #include "control/run_dir.h"
 #include "control/state_file.h"
+#include "net/console_gate.h"
+#include "net/output_buffer.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -172,6 +174,8 @@ static bool build(Vm *vm, Error **errp)
     if (!run_dir_socket(vm->options.machine.name, true, socket_path, sizeof(socket_path), errp) ||
         !take_signals(vm, errp))
         return false;
+    net_output_buffer_register();
+    console_gate_register();
     vm->events = event_queue_new(errp);
     if (!vm->events || !build_machine(vm, errp) || !build_engine(vm, errp))
         return false;
@@ -219,10 +223,7 @@ void vm_free(Vm *vm)
 static void broadcast(void *opaque, const char *event, json_t *data)
 {
     Vm *vm = opaque;
-    const char *text = json_string_value(json_object_get(data, "text"));
 
-    if (text)
-        log_info("%s: %s", vm->options.machine.name, text);
     qmp_server_event(vm->server, event, json_incref(data));
 }
 
@@ -245,7 +246,10 @@ static void handle_machine_events(Vm *vm)
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         if (!(seen & 1u << table[i].ev))
             continue;
-        broadcast(vm, table[i].event, table[i].text ? json_pack("{s:s}", "text", table[i].text) : NULL);
+        if (table[i].text)
+            log_info("%s: %s", vm->options.machine.name, table[i].text);
+        qmp_server_event(vm->server, table[i].event,
+                         table[i].text ? json_pack("{s:s}", "text", table[i].text) : NULL);
         if (table[i].end != VM_END_NONE)
             end_process(vm, table[i].end);
     }

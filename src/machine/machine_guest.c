@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the engines see of the machine: guest_ops. */
 #include "machine/machine_internal.h"
+#include "machine/state_match.h"
 
 static const int64_t announce_at_ms[MACHINE_ANNOUNCEMENTS] = {0, 50, 150, 300, 550, 1000};
 
@@ -129,6 +130,13 @@ static bool guest_clear(Guest *g, Error **errp)
     return machine_power_on_state(m, errp) && guest_memory_clear(m->guest.memory, errp);
 }
 
+static bool guest_section_matches(Guest *g, const char *section, const void *sent, const void *loaded,
+                                  size_t size)
+{
+    (void)g;
+    return state_match(section, sent, loaded, size);
+}
+
 const struct guest_ops machine_guest_ops = {
     .pause = guest_pause,
     .resume = guest_resume,
@@ -142,4 +150,5 @@ const struct guest_ops machine_guest_ops = {
     .take_over = guest_take_over,
     .announce = guest_announce,
     .clear = guest_clear,
+    .section_matches = guest_section_matches,
 };
