@@ -81,6 +81,7 @@ class Images:
     kernel: str
     host: str
     guest: str
+    tsc_khz: int
 
 
 def kernel_release():
@@ -220,13 +221,18 @@ def replace_file(path, content):
 
 
 def compile_static(out, name):
-    """agent.c and guestd.c run where no library of ours is; the compiler runs only when the source is newer."""
+    """agent.c, guestd.c and tsckhz.c; the first two run where no library of ours is; the compiler runs only when the source is newer."""
     source, target = f"{HERE}/{name}.c", f"{out}/{name}"
     if not os.path.exists(target) or os.path.getmtime(target) < os.path.getmtime(source):
         subprocess.run(["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Werror",
                         "-static", "-o", f"{target}.{os.getpid()}", source], check=True)
         os.replace(f"{target}.{os.getpid()}", target)
     return target
+
+
+def tsc_khz(out):
+    """What every test host is told of its TSC: two that measured it would differ by more than KVM can make good."""
+    return int(subprocess.run([compile_static(out, "tsckhz")], capture_output=True, text=True, check=True).stdout)
 
 
 def guest_tree(out, release):
@@ -276,7 +282,7 @@ def build(out=f"{TOP}/build/host", perdure=None, extra_programs=(), extra_files=
     release = kernel_release()
     guest = guest_tree(out, release).write(f"{out}/guest.cpio")
     host = host_tree(out, release, guest, perdure, extra_programs, extra_files).write(f"{out}/host.cpio")
-    return Images(f"/boot/vmlinuz-{release}", host, guest)
+    return Images(f"/boot/vmlinuz-{release}", host, guest, tsc_khz(out))
 
 
 def main():
