@@ -123,6 +123,8 @@ static bool load_field(VMStream *f, const VMStateField *field, void *opaque, int
     size_t count = field_count(field, opaque);
 
     if (count > field->count) {
+        /* Nobody may find that number in the object, whatever becomes of it after this failure. */
+        memset((char *)opaque + field->count_offset, 0, sizeof(uint32_t));
         error_setg(errp, "%s has %zu elements, at most %zu are possible", field->name, count, field->count);
         return false;
     }
@@ -182,6 +184,8 @@ static int load_state(VMStream *f, void *opaque, int version)
 
     if (perdure_vmstate_load(f, r->description, r->opaque, version, &err))
         return 0;
+    if (!err)
+        error_setg(&err, "what was loaded is refused, without a reason");
     vmstream_take_error(f, err);
     return perdure_stream_error(f, NULL);
 }
