@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Guest: what the engines need of a machine. A KVM machine implements it, and the simulator's fake guest; one day others.
+ * Guest: what the engines need of a machine. A KVM machine implements it, and the simulator's fake guest; one
+ * day others.
  *
- * State other than RAM goes through the savevm registry (<perdure/savevm.h>); the engine walks that itself. All ops are called by one
- * engine task at a time. Nothing here may be called between the machine's own locks.
+ * State other than RAM goes through the savevm registry (<perdure/savevm.h>); the engine walks that itself.
+ * All ops are called by one engine task at a time. Nothing here may be called between the machine's own
+ * locks.
  */
 #ifndef GUEST_GUEST_H
 #define GUEST_GUEST_H
@@ -14,40 +16,46 @@
 
 typedef struct Guest Guest;
 
-/* What the guest asks of the world outside; carried in its state, acted on only after an acknowledged epoch that carries it. */
+/* What the guest asks of the world outside; carried in its state, acted on only after an acknowledged epoch
+ * that carries it. */
 enum guest_request { GUEST_REQUEST_NONE, GUEST_REQUEST_RESET, GUEST_REQUEST_POWEROFF, GUEST_REQUEST_PANIC };
 
 struct guest_ops {
-    /* Every vCPU out of the kernel and at the barrier, then the I/O loop parked. Idempotent is not needed: never nested. */
+    /* Every vCPU out of the kernel and at the barrier, then the I/O loop parked. Idempotent is not needed:
+     * never nested. */
     bool (*pause)(Guest *g, Error **errp);
-    /* Undoes pause: vCPUs run again if the machine's run state says so (a machine that the user stopped, or that has a request
-     * pending, stays still). */
+    /* Undoes pause: vCPUs run again if the machine's run state says so (a machine that the user stopped, or
+     * that has a request pending, stays still). */
     void (*resume)(Guest *g);
 
     /* Change tracking on: every populated page counts as changed. Paused or running. */
     bool (*tracking_start)(Guest *g, Error **errp);
     void (*tracking_stop)(Guest *g);
-    /* Copies changed pages into staging until it is full. live: the guest runs, a page may be stale by the time it is sent and will
-     * then count as changed again; not live: paused, exact. *ret_more: pages that did not fit wait for the next call.
-     * A new harvest of the log starts when the call before left nothing. */
+    /* Copies changed pages into staging until it is full. live: the guest runs, a page may be stale by the
+     * time it is sent and will then count as changed again; not live: paused, exact. *ret_more: pages that
+     * did not fit wait for the next call. A new harvest of the log starts when the call before left nothing.
+     */
     bool (*collect)(Guest *g, Staging *s, bool live, bool *ret_more, Error **errp);
     /* Estimate of the pages that collect would have to copy. */
     uint64_t (*changed_pages)(Guest *g);
 
     /* The request that the guest made and that was not yet carried out. Paused. */
     enum guest_request (*request)(Guest *g);
-    /* Carries out the reset / forgets the request. Paused. Power-off and panic are the process owner's to carry out. */
+    /* Carries out the reset / forgets the request. Paused. Power-off and panic are the process owner's to
+     * carry out. */
     bool (*reset)(Guest *g, Error **errp);
 
-    /* The configuration, as records of the stream: a standby builds its machine from it. Kernel, initrd, command line included. */
+    /* The configuration, as records of the stream: a standby builds its machine from it. Kernel, initrd,
+     * command line included. */
     bool (*save_config)(Guest *g, VMStream *f, Error **errp);
 
-    /* Taking over on the backup: after RAM is in place and device state was loaded: clocks, re-issue of queue work, signal every vector
-     * once. Then resume starts it. */
+    /* Taking over on the backup: after RAM is in place and device state was loaded: clocks, re-issue of queue
+     * work, signal every vector once. Then resume starts it. */
     bool (*take_over)(Guest *g, Error **errp);
     /* NICs announce themselves (RARP, GUEST_ANNOUNCE), repeated over a second by the machine's own timers. */
     void (*announce)(Guest *g);
-    /* RAM all zero, devices as after power-on, not running: ready to be a standby again. Paused or never started. */
+    /* RAM all zero, devices as after power-on, not running: ready to be a standby again. Paused or never
+     * started. */
     bool (*clear)(Guest *g, Error **errp);
     /* The backup proves the first epoch: it loads the state and saves it again. Are these two bodies of a
      * section
@@ -59,8 +67,9 @@ struct guest_ops {
 struct Guest {
     const struct guest_ops *ops;
     GuestMemory *memory;
-    /* Set by the engine: the guest made a request (reset, power-off, panic) and stands still until it is carried out. Called on any
-     * thread; must only wake somebody. NULL: the machine's owner is told instead. */
+    /* Set by the engine: the guest made a request (reset, power-off, panic) and stands still until it is
+     * carried out. Called on any thread; must only wake somebody. NULL: the machine's owner is told instead.
+     */
     void (*on_request)(void *opaque);
     void *on_request_opaque;
     /* implementations embed this as their first member */
