@@ -117,6 +117,7 @@ static enum arbiter_answer claim(Arbiter *a, const struct arbiter_claim *c, int6
     struct command_arbiter *ca = (struct command_arbiter *)a;
     struct command_env env;
     int status = 0, errnum;
+    bool done;
     pid_t pid;
 
     if (!env_build(&env, c)) {
@@ -129,7 +130,8 @@ static enum arbiter_answer claim(Arbiter *a, const struct arbiter_claim *c, int6
         error_setg_errno(errp, errnum, "cannot run arbiter command %s", ca->path);
         return ARBITER_UNKNOWN;
     }
-    return judge(ca->path, wait_for(pid, deadline, &status), status, errp);
+    done = wait_for(pid, deadline, &status);
+    return judge(ca->path, done, status, errp);
 }
 
 static void command_free(Arbiter *a)

@@ -17,8 +17,9 @@ bool wire_next(VMStream *in, uint16_t *type, uint64_t *id, Error **errp)
             return true;
         perdure_stream_skip(in);
     }
-    if (!perdure_stream_error(in, errp))
-        error_setg_errno(errp, ECONNRESET, "the other side closed the connection");
+    /* Sticky, like any other loss of the link; kept only if there is no error yet. */
+    perdure_stream_set_error(in, -ECONNRESET, "the other side closed the connection");
+    perdure_stream_error(in, errp);
     return false;
 }
 

@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Two engines on threads, over channels in memory. The simulator goes much further: tests/sim. */
+#include "fake_pair.h"
+
+#include "engine/state.h"
+
+#include <unistd.h>
+
+struct side {
+    Engine *e;
+    struct fake_guest *g;
+    struct guest_factory factory;
+    bool promoted, refuse;
+    enum guest_request ended;
+};
+
+struct world {
+    struct side a, b; /* begin as primary and backup */
+    struct fake_transport *t;
+    struct engine_params params;
+    char dir[64]; /* of the arbiter */
+};
+
+static Guest *factory_create(struct guest_factory *gf, VMStream *f, Error **errp)
+{
+    struct side *s = gf->opaque;
+    uint16_t type;
+    uint64_t id;
+
+    if (s->refuse) {
+        error_setg(errp, "disk 'root' is not mapped here\nnet 'net0' is not mapped here");
+        return NULL;
+    }
+    assert_true(perdure_stream_next(f, &type, &id));
+    assert_int_equal(perdure_stream_get_u64(f), RAM_SIZE);
+    perdure_stream_done(f);
+    s->g = fake_guest_new();
+    return &s->g->guest;
+}
+
+static void factory_destroy(struct guest_factory *gf, Guest *g)
+{
+    struct side *s = gf->opaque;
+
+    assert_ptr_equal(g, &s->g->guest);
+    fake_guest_free(s->g);
+    s->g = NULL;
+}
+
+static void on_promoted(void *opaque, Guest *g)
+{
+    struct side *s = opaque;
+
+    (void)g;
+    __atomic_store_n(&s->promoted, true, __ATOMIC_RELEASE);
+}
+
+static void on_ended(void *opaque, enum guest_request how)
+{
+    struct side *s = opaque;
+
+    __atomic_store_n(&s->ended, how, __ATOMIC_RELEASE);
+}
+
+/* V=1 shows what happens. */
+static void on_event(void *opaque, const char *name, const char *text)
+{
+    struct side *s = opaque;
+
+    if (getenv("V"))
+        fprintf(stderr, "%p %s %s\n", (void *)s, name, text);
+}
+
+static void side_open(struct world *w, struct side *s, const char *name)
+{
+    struct engine_owner owner = {.opaque = s,
+                                 .factory = &s->factory,
+                                 .event = on_event,
+                                 .promoted = on_promoted,
+                                 .guest_ended = on_ended};
+    Error *err = NULL;
+
+    s->factory = (struct guest_factory){.create = factory_create, .destroy = factory_destroy, .opaque = s};
+    s->e = engine_new(name, s->g ? &s->g->guest : NULL, &w->t->t, &owner, &err);
+    assert_null(err);
+}
+
+static int set_up(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+
+    output.held = false;
+    output.open_count = output.closed_count = 0;
+    output.last_released = output.released = output.discarded = 0;
+    w->t = fake_transport_new();
+    w->a.g = fake_guest_new();
+    fake_resume(&w->a.g->guest);
+    side_open(w, &w->a, "vm");
+    side_open(w, &w->b, "vm");
+    assert_true(engine_listen(w->b.e, NULL));
+    snprintf(w->dir, sizeof(w->dir), "/tmp/test_engine.XXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    engine_params_default(&w->params);
+    w->params.interval_ns = 4 * NS_PER_MS;
+    w->params.timeout_ns = 2 * NS_PER_S; /* slow under the sanitizers */
+    w->params.verify_every = 5;
+    snprintf(w->params.to, sizeof(w->params.to), "memory:b");
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "file:%s", w->dir);
+    *state = w;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+    char command[128];
+
+    engine_free(w->a.e);
+    engine_free(w->b.e);
+    fake_guest_free(w->a.g);
+    fake_guest_free(w->b.g);
+    fake_transport_free(w->t);
+    snprintf(command, sizeof(command), "rm -r %s", w->dir);
+    assert_int_equal(system(command), 0);
+    free(w);
+    return 0;
+}
+
+/* --- waiting --- */
+
+struct want {
+    Engine *e;
+    enum engine_state state;
+    uint64_t epochs;
+};
+
+static bool reached(void *arg)
+{
+    struct want *want = arg;
+    struct engine_status s;
+
+    engine_status(want->e, &s);
+    return s.state == want->state && s.epoch >= want->epochs;
+}
+
+static void await(Engine *e, enum engine_state state, uint64_t epochs)
+{
+    struct want want = {e, state, epochs};
+
+    wait_until(reached, &want, engine_state_name(state));
+}
+
+static bool nonzero(void *arg)
+{
+    return __atomic_load_n((int *)arg, __ATOMIC_ACQUIRE);
+}
+
+static struct engine_status status_of(struct side *s)
+{
+    struct engine_status st;
+
+    engine_status(s->e, &st);
+    return st;
+}
+
+static void protect(struct world *w, struct side *from)
+{
+    Error *err = NULL;
+
+    if (!engine_protect(from->e, &w->params, false, &err))
+        fail_msg("%s", error_get_pretty(err));
+    await(from->e, ENGINE_PROTECTED, 10);
+}
+
+/* The side's guest runs, from a whole state, and nobody has seen more of it than it has done. */
+static void assert_goes_on(struct side *s)
+{
+    uint64_t before, after;
+
+    assert_true(fake_pause(&s->g->guest, NULL));
+    before = fake_memory_step(s->g->guest.memory);
+    assert_int_not_equal(before, UINT64_MAX);
+    assert_int_equal(before, s->g->step);
+    assert_true(before >= output.last_released);
+    fake_resume(&s->g->guest);
+    task_sleep_until(clock_now() + 50 * NS_PER_MS);
+    assert_true(fake_pause(&s->g->guest, NULL));
+    after = fake_memory_step(s->g->guest.memory);
+    fake_resume(&s->g->guest);
+    assert_true(after > before && after != UINT64_MAX);
+}
+
+/* --- tests --- */
+
+static void test_epochs_and_takeover(void **state)
+{
+    struct world *w = *state;
+    struct engine_status s;
+
+    protect(w, &w->a);
+    await(w->a.e, ENGINE_PROTECTED, 60);
+    s = status_of(&w->a);
+    assert_true(s.epochs >= 50 && s.verified >= 5 && output.released > 0);
+    assert_int_equal(s.generation, 1);
+    assert_string_equal(s.last_error, "");
+    assert_int_equal(status_of(&w->b).state, ENGINE_STANDBY);
+    engine_free(w->a.e); /* without a word: the backup takes over */
+    w->a.e = NULL;
+    await(w->b.e, ENGINE_UNPROTECTED, 0);
+    s = status_of(&w->b);
+    assert_int_equal(s.role, ENGINE_PRIMARY);
+    assert_int_equal(s.generation, 2);
+    assert_non_null(strstr(s.report, "first-instruction: +"));
+    assert_non_null(strstr(s.report, "granted"));
+    assert_goes_on(&w->b);
+}
+
+static void test_unprotect(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    for (int i = 0; i < 3; i++) {
+        protect(w, &w->a);
+        assert_true(engine_unprotect(w->a.e, false, &err));
+        assert_int_equal(status_of(&w->a).state, ENGINE_UNPROTECTED);
+        await(w->b.e, ENGINE_LISTENING, 0);
+        assert_false(output.held);
+        assert_goes_on(&w->a);
+    }
+    assert_false(engine_unprotect(w->a.e, false, &err));
+    error_free(err);
+}
+
+static void test_swap(void **state)
+{
+    struct world *w = *state;
+    struct side *now = &w->a, *other = &w->b, *t;
+    Error *err = NULL;
+
+    protect(w, now);
+    for (int i = 0; i < 4; i++) {
+        if (!engine_swap(now->e, &err))
+            fail_msg("swap %d: %s", i, error_get_pretty(err));
+        assert_int_equal(status_of(now).role, ENGINE_BACKUP);
+        await(other->e, ENGINE_PROTECTED, 5);
+        await(now->e, ENGINE_STANDBY, 5);
+        assert_int_equal(status_of(other).generation, (uint64_t)i + 2);
+        assert_goes_on(other);
+        t = now;
+        now = other;
+        other = t;
+    }
+    engine_free(now->e);
+    now->e = NULL;
+    await(other->e, ENGINE_UNPROTECTED, 0);
+    assert_goes_on(other);
+}
+
+static void test_handover(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    protect(w, &w->a);
+    if (!engine_failover(w->b.e, false, &err))
+        fail_msg("%s", error_get_pretty(err));
+    await(w->b.e, ENGINE_PROTECTED, 3);
+    await(w->a.e, ENGINE_STANDBY, 3);
+    assert_goes_on(&w->b);
+}
+
+static void test_manual(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "manual");
+    protect(w, &w->a);
+    engine_free(w->a.e);
+    w->a.e = NULL;
+    await(w->b.e, ENGINE_ASKING, 0);
+    assert_false(engine_failover(w->b.e, false, &err));
+    assert_non_null(strstr(error_get_pretty(err), "--peer-is-dead"));
+    error_free(err);
+    err = NULL;
+    assert_true(engine_failover(w->b.e, true, &err));
+    assert_goes_on(&w->b);
+}
+
+static void test_backup_lost(void **state)
+{
+    struct world *w = *state;
+
+    protect(w, &w->a);
+    engine_free(w->b.e);
+    w->b.e = NULL;
+    await(w->a.e, ENGINE_UNPROTECTED, 0);
+    assert_non_null(strstr(status_of(&w->a).report, "granted"));
+    assert_false(output.held);
+    assert_goes_on(&w->a);
+}
+
+static void test_refusals(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    w->b.refuse = true;
+    for (int check = 0; check < 2; check++) {
+        assert_false(engine_protect(w->a.e, &w->params, check, &err));
+        assert_non_null(strstr(error_get_pretty(err), "disk 'root'"));
+        assert_non_null(strstr(error_get_pretty(err), "net 'net0'"));
+        error_free(err);
+        err = NULL;
+        await(w->b.e, ENGINE_LISTENING, 0);
+    }
+    w->b.refuse = false;
+    assert_true(engine_protect(w->a.e, &w->params, true, &err));
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "oracle");
+    assert_false(engine_protect(w->a.e, &w->params, false, &err));
+    assert_non_null(strstr(error_get_pretty(err), "oracle"));
+    error_free(err);
+    assert_goes_on(&w->a);
+}
+
+static void test_wrong_name(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    engine_free(w->a.e);
+    side_open(w, &w->a, "other");
+    w->t->down = false;
+    assert_false(engine_protect(w->a.e, &w->params, false, &err));
+    assert_non_null(strstr(error_get_pretty(err), "for 'vm', not for 'other'"));
+    error_free(err);
+}
+
+static void test_reset(void **state)
+{
+    struct world *w = *state;
+    uint64_t epoch;
+
+    protect(w, &w->a);
+    fake_guest_ask(w->a.g, GUEST_REQUEST_RESET);
+    epoch = status_of(&w->a).epoch;
+    await(w->a.e, ENGINE_PROTECTED, epoch + 5);
+    assert_int_equal(w->a.g->resets, 1);
+    assert_goes_on(&w->a);
+}
+
+static void test_poweroff(void **state)
+{
+    struct world *w = *state;
+
+    protect(w, &w->a);
+    fake_guest_ask(w->a.g, GUEST_REQUEST_POWEROFF);
+    wait_until(nonzero, &w->a.ended, "the end on the primary");
+    wait_until(nonzero, &w->b.ended, "the end on the backup");
+    await(w->a.e, ENGINE_UNPROTECTED, 0);
+    await(w->b.e, ENGINE_LISTENING, 0);
+    assert_false(w->b.promoted);
+}
+
+/* --- states and arbiters --- */
+
+static void test_states(void **state)
+{
+    (void)state;
+    assert_true(
+        engine_transition_allowed(ENGINE_PRIMARY, ENGINE_UNPROTECTED, ENGINE_PRIMARY, ENGINE_SYNCING));
+    assert_false(
+        engine_transition_allowed(ENGINE_PRIMARY, ENGINE_FENCED, ENGINE_PRIMARY, ENGINE_UNPROTECTED));
+    assert_false(
+        engine_transition_allowed(ENGINE_BACKUP, ENGINE_STANDBY, ENGINE_PRIMARY, ENGINE_UNPROTECTED));
+    for (int i = 0; i < engine_transition_count; i++)
+        assert_int_not_equal(engine_transitions[i].from, ENGINE_FENCED);
+}
+
+static enum arbiter_answer ask(const char *spec, uint64_t generation, enum arbiter_side side)
+{
+    struct arbiter_claim c = {.pair = "0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11",
+                              .generation = generation,
+                              .side = side,
+                              .vm = "vm",
+                              .peer = "memory:b"};
+    Arbiter *a = arbiter_new(spec, NULL);
+    enum arbiter_answer answer;
+
+    assert_non_null(a);
+    assert_string_equal(a->kind, spec);
+    answer = arbiter_claim(a, &c, clock_now() + 300 * NS_PER_MS, NULL);
+    arbiter_free(a);
+    return answer;
+}
+
+static void test_file_arbiter(void **state)
+{
+    char dir[] = "/tmp/test_engine.XXXXXX", spec[64], path[128];
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(spec, sizeof(spec), "file:%s", dir);
+    assert_int_equal(ask(spec, 1, ARBITER_BACKUP), ARBITER_GRANTED);
+    assert_int_equal(ask(spec, 1, ARBITER_PRIMARY), ARBITER_DENIED);
+    assert_int_equal(ask(spec, 1, ARBITER_BACKUP), ARBITER_GRANTED);
+    assert_int_equal(ask(spec, 2, ARBITER_PRIMARY), ARBITER_GRANTED);
+    assert_int_equal(ask(spec, 2, ARBITER_BACKUP), ARBITER_DENIED);
+    for (int i = 1; i <= 2; i++) {
+        snprintf(path, sizeof(path), "%s/0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11.%d", dir, i);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(rmdir(dir), 0); /* nothing else was left there */
+    assert_null(arbiter_new(spec, NULL));
+}
+
+static void write_script(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+
+    assert_non_null(f);
+    fprintf(f, "#!/bin/sh\n%s\n", text);
+    fclose(f);
+}
+
+static void test_command_arbiter(void **state)
+{
+    char dir[] = "/tmp/test_engine.XXXXXX", path[64], spec[80], command[128];
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/arbiter", dir);
+    snprintf(spec, sizeof(spec), "command:%s", path);
+    snprintf(command, sizeof(command), "chmod 755 %s", path);
+    write_script(path, "[ $PERDURE_SIDE = primary ] || exit $((PERDURE_GENERATION))\n[ $PERDURE_VM = vm ]");
+    assert_int_equal(system(command), 0);
+    assert_int_equal(ask(spec, 1, ARBITER_PRIMARY), ARBITER_GRANTED);
+    assert_int_equal(ask(spec, 1, ARBITER_BACKUP), ARBITER_DENIED);
+    assert_int_equal(ask(spec, 2, ARBITER_BACKUP), ARBITER_UNKNOWN);
+    write_script(path, "sleep 30");
+    assert_int_equal(ask(spec, 1, ARBITER_PRIMARY), ARBITER_UNKNOWN);
+    snprintf(command, sizeof(command), "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
+/* --- the shared registries --- */
+
+static void save_constant(VMStream *f, void *opaque)
+{
+    (void)opaque;
+    perdure_stream_put_u64(f, 42);
+}
+
+static int load_constant(VMStream *f, void *opaque, int version_id)
+{
+    (void)opaque;
+    (void)version_id;
+    return perdure_stream_get_u64(f) == 42 ? 0 : -22;
+}
+
+static const SaveVMHandlers constant = {.save_state = save_constant, .load_state = load_constant};
+static const CheckpointDeviceOps output_ops = {
+    .name = "fake",
+    .kind = CHECKPOINT_DEVICE_NIC,
+    .setup = output_setup,
+    .teardown = output_teardown,
+    .postsuspend = output_postsuspend,
+    .commit = output_commit,
+};
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_epochs_and_takeover, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_unprotect, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_swap, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_handover, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_manual, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_backup_lost, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_wrong_name, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_reset, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_poweroff, set_up, tear_down),
+        cmocka_unit_test(test_states),
+        cmocka_unit_test(test_file_arbiter),
+        cmocka_unit_test(test_command_arbiter),
+    };
+
+    task_mutex_init(&output.lock);
+    output.dev = (CheckpointDevice){.id = "net0", .kind = CHECKPOINT_DEVICE_NIC};
+    register_savevm_live("constant", 0, 1, &constant, NULL);
+    checkpoint_device_register_ops(&output_ops);
+    checkpoint_device_add(&output.dev, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
