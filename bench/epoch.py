@@ -105,7 +105,7 @@ class Bench:
             status = b.wait_state("UNPROTECTED", timeout=20)
             result = json.loads(client.communicate(timeout=30)[0].strip().splitlines()[-1])
             return {"mib": mib, "steal": steal_ticks() - stolen, "killed": killed, "report": status["report"], "gap": result["max_gap_ms"],
-                    "promoted": status.get("promoted_at_ns", 0) / 1e9}
+                    "promoted": status["took_over_ns"] / 1e9}
 
 
 def main():

@@ -190,6 +190,7 @@ void engine_status(Engine *e, struct engine_status *ret_status)
     snprintf(s->peer, sizeof(s->peer), "%s", e->peer);
     snprintf(s->arbiter, sizeof(s->arbiter), "%s", e->arbiter);
     snprintf(s->last_error, sizeof(s->last_error), "%s", e->last_error);
+    s->took_over_ns = e->took_over_ns;
     snprintf(s->report, sizeof(s->report), "%s", e->report);
     figures_fill(&e->figures, clock_now(), s);
     task_unlock(&e->lock);

@@ -105,6 +105,7 @@ struct engine_status {
     uint64_t epochs, staging_full, verified;
     uint64_t pages[3]; /* zero, delta, full */
     uint64_t sync_pages_left;
+    int64_t took_over_ns; /* clock_now() of the first instruction here after a takeover; 0: none */
     char last_error[512];
     char report[2048]; /* of the last change of role: lines "what: value" */
 };

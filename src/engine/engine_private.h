@@ -52,6 +52,7 @@ struct Engine {
     bool guest_asks;      /* it made a request */
     uint64_t unknowns;    /* answers "unknown" of the arbiter in this ASKING */
     struct figures figures;
+    int64_t took_over_ns;
     char last_error[512];
     char report[2048];
 

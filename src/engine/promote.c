@@ -44,12 +44,15 @@ static void start(struct backup *b)
 {
     Engine *e = b->e;
     struct session *s = b->s;
+    int64_t now;
 
     e->guest->ops->resume(e->guest);
+    now = clock_now();
     report_line(&s->report, "first-instruction", "generation %" PRIu64, s->hello.generation + 1);
     task_lock(&e->lock);
     e->generation = s->hello.generation + 1;
     e->epoch = 0;
+    e->took_over_ns = now;
     e->guest_is_made = false;
     task_unlock(&e->lock);
 }
