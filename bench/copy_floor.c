@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The floor under a checkpoint's pause: how long memcpy takes for N scattered pages of a memory file of MIB mebibytes into memory that was touched before.
+ * The floor under a checkpoint's pause: how long memcpy takes for N scattered pages of a memory file of MIB
+ * mebibytes into memory that was touched before.
  *
  *     copy_floor MIB PAGES ROUNDS      ->  "floor_us MIN MEDIAN"
  */
@@ -34,7 +35,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: copy_floor MIB PAGES ROUNDS\n");
         return 2;
     }
-    size_t ram_pages = strtoul(argv[1], NULL, 10) * 256, pages = strtoul(argv[2], NULL, 10), rounds = strtoul(argv[3], NULL, 10);
+    size_t ram_pages = strtoul(argv[1], NULL, 10) * 256, pages = strtoul(argv[2], NULL, 10),
+           rounds = strtoul(argv[3], NULL, 10);
     uint64_t *times = calloc(rounds, sizeof(*times));
     uint8_t *ram = mmap(NULL, ram_pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     uint8_t *staging = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -45,7 +47,8 @@ int main(int argc, char **argv)
     memset(ram, 1, ram_pages * PAGE);
     memset(staging, 1, pages * PAGE);
     for (size_t r = 0; r < rounds; r++) {
-        /* Other pages each round, as other pages are dirty each epoch: in ascending order, as a bitmap gives them. */
+        /* Other pages each round, as other pages are dirty each epoch: in ascending order, as a bitmap gives
+         * them. */
         random ^= random << 13, random ^= random >> 7, random ^= random << 17;
         size_t offset = random % ram_pages, step = ram_pages / pages ? ram_pages / pages : 1;
         uint64_t begin = now_ns();

@@ -2,7 +2,8 @@
 /*
  * Prints how many kHz this machine's TSC counts, to the MHz.
  *
- * An emulated host counts with the TSC of this machine, but measures it by its own slow clocks, each a little differently.
+ * An emulated host counts with the TSC of this machine, but measures it by its own slow clocks, each a little
+ * differently.
  */
 #include <stdint.h>
 #include <stdio.h>
