@@ -7,9 +7,12 @@
 #include <string.h>
 
 #define MSR_TSC                0x10
+#define MSR_SYSENTER_ESP       0x175
+#define MSR_SYSENTER_EIP       0x176
 #define MSR_TSC_DEADLINE       0x6e0
 #define MSR_HYPERV_RUNTIME     0x40000010
 #define MSR_HYPERV_REFERENCE   0x40000020
+#define LAPIC_PPR              0xa0  /* made of the task's priority and what is in service */
 #define LAPIC_IRR              0x200 /* eight registers, 16 bytes apart */
 #define LAPIC_CURRENT_COUNT    0x390
 #define PIT_PINS               0x5 /* GSI 0, and 2 where the IOAPIC has it */
@@ -58,8 +61,14 @@ static void blank_vcpu(void *state)
         case MSR_HYPERV_RUNTIME:
         case MSR_HYPERV_REFERENCE:
             s->msrs.entries[i].data = 0;
+            break;
+        case MSR_SYSENTER_ESP:
+        case MSR_SYSENTER_EIP:
+            /* KVM sets no more of it for an AMD guest, whose long mode has no SYSENTER. */
+            s->msrs.entries[i].data = (uint32_t)s->msrs.entries[i].data;
         }
     }
+    memset(s->lapic.regs + LAPIC_PPR, 0, 4);
     memset(s->lapic.regs + LAPIC_CURRENT_COUNT, 0, 4);
     memset(s->lapic.regs + LAPIC_IRR, 0, 8 * 16);
 }
