@@ -325,6 +325,18 @@ void primary_step_down(struct primary *p)
     undo(p, true, false);
 }
 
+/* A new primary whose former one is gone before it greets was never more than that. */
+static void become_unprotected(Engine *e, const char *why)
+{
+    bool is;
+
+    task_lock(&e->lock);
+    is = e->state == ENGINE_UNPROTECTED;
+    task_unlock(&e->lock);
+    if (!is)
+        engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, why);
+}
+
 /* The guest goes on here, unprotected, with all its output. */
 static void go_on(struct primary *p, enum session_end end, const char *why)
 {
@@ -343,7 +355,7 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
         engine_note_error(p->e, err);
     error_free(err);
     primary_resume(p);
-    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, why);
+    become_unprotected(p->e, why);
     if (request == GUEST_REQUEST_POWEROFF || request == GUEST_REQUEST_PANIC)
         p->e->owner.guest_ended(p->e->owner.opaque, request);
 }

@@ -148,12 +148,15 @@ static bool try_only(Engine *e, const struct engine_params *p, Error **errp)
     return ok;
 }
 
-/* Waits for the last session to be quite over: the state says so a moment before. */
+/* Waits for the last session to be quite over: the state says so a moment before. After a swap it is not over but goes
+ * on with the roles changed. */
 static bool begin_busy(Engine *e, Error **errp)
 {
     bool ok = false;
 
     task_lock(&e->lock);
+    while (e->role == ENGINE_PRIMARY && e->state == ENGINE_UNPROTECTED && e->session && !e->session_ended)
+        task_wait(&e->changed, &e->lock);
     if (e->role != ENGINE_PRIMARY)
         error_setg(errp, "'%s' is a standby (%s): protect the primary", e->vm, engine_state_name(e->state));
     else if (e->state != ENGINE_UNPROTECTED || e->busy)
@@ -161,8 +164,6 @@ static bool begin_busy(Engine *e, Error **errp)
                    e->busy ? "being protected" : engine_state_name(e->state));
     else
         ok = e->busy = true;
-    while (ok && e->session && !e->session_ended)
-        task_wait(&e->changed, &e->lock);
     task_unlock(&e->lock);
     return ok;
 }
