@@ -10,7 +10,8 @@ $(B)/tests/sim/sim $(B)/tests/sim/selftest: $(B)/tests/sim/%: $(B)/tests/sim/%_m
 
 -include $(sim_obj:.o=.d) $(B)/tests/sim/sim_main.d $(B)/tests/sim/selftest_main.d
 
-check-sim: $(B)/tests/sim/selftest
-	$(Q)$(B)/tests/sim/selftest
+# A self test of the world, then 1,000 seeds, the planted bugs and the replay: one closing line for all.
+check-sim: $(B)/tests/sim/selftest $(B)/tests/sim/sim
+	$(Q)$(B)/tests/sim/selftest && $(B)/tests/sim/sim --check
 
 .PHONY: check-sim

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Cluster: the machines of a scenario, what may be done to them, and what the guest's owner may expect of
+ * them: while `expected` is true the faults so far were ones that the product promises to survive.
+ */
+#ifndef SIM_CLUSTER_H
+#define SIM_CLUSTER_H
+
+#include "sim_node.h"
+
+#define CLUSTER_MAX 3
+
+struct cluster {
+    unsigned machines;
+    struct sim_node *nodes[CLUSTER_MAX]; /* the present life of each; NULL: never started */
+    unsigned lives[CLUSTER_MAX];
+    bool expected;   /* somebody must run the guest when all has healed */
+    bool merciful;   /* nothing dies that the guest cannot be without */
+    int64_t loosely; /* until then protection may end by itself, and the promise with it */
+    struct command *commands[512];
+    unsigned command_count;
+};
+
+extern struct cluster cluster;
+
+void cluster_start(unsigned machines, bool merciful);
+/* The one node that runs the guest, NULL none or several. */
+struct sim_node *cluster_runner(void);
+unsigned cluster_runners(void);
+/* Some living, not frozen standby that listens, NULL none. */
+struct sim_node *cluster_listener(struct sim_rng *rng);
+/* Some living node, perhaps only one that is no primary. */
+struct sim_node *cluster_any(struct sim_rng *rng, bool not_runner);
+bool cluster_busy(void); /* a command is under way */
+void cluster_command(struct sim_node *n, enum node_command what, unsigned to);
+void cluster_crash(struct sim_node *n, bool power_cut);
+/* Starts machines that are dead, and ends processes that have nothing more to do. */
+bool cluster_restart_one(void);
+void cluster_quit_finished(void);
+/* No cut, no frozen host, arbiter in reach. */
+void cluster_heal(void);
+
+#endif

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "sim_node.h"
+#include "sim_history.h"
+#include "sim_link.h"
+
+#include "engine/engine_private.h"
+#include "registry/context.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct engine_params params;
+
+static struct sim_node *node_of(const SimHost *h)
+{
+    return sim_host_data(h);
+}
+
+static void switch_host(SimHost *from, SimHost *to)
+{
+    struct sim_node *n = node_of(to);
+
+    (void)from;
+    registry_context_switch(n ? n->registries : NULL);
+}
+
+void sim_node_init(uint64_t seed)
+{
+    struct sim_rng rng = sim_rng_make(seed, 8);
+
+    sim_on_host_switch(switch_host);
+    engine_params_default(&params);
+    params.interval_ns = sim_rng_range(&rng, 2, 60) * NS_PER_MS;
+    params.min_epoch_ns = sim_rng_range(&rng, 1, 4) * NS_PER_MS / 2;
+    params.timeout_ns = sim_rng_range(&rng, 2, 10) * 100 * NS_PER_MS;
+    params.verify_every = (uint32_t)sim_rng_below(&rng, 4);
+    params.delta = !sim_rng_one_in(&rng, 3);
+    snprintf(params.arbiter, sizeof(params.arbiter), "sim");
+}
+
+/* --- the owner's side of the engine --- */
+
+static void on_event(void *opaque, const char *name, const char *text)
+{
+    (void)opaque;
+    sim_trace("%s: %s", name, text);
+}
+
+static void on_guest_ended(void *opaque, enum guest_request how)
+{
+    struct sim_node *n = opaque;
+    Guest *g = n->guest ? n->guest : n->made;
+    const struct sim_cpu *cpu = g ? sim_guest_cpu((SimGuest *)g) : NULL;
+
+    sim_trace("the guest ended: %d", how);
+    if (n->told_ended)
+        sim_fail("the end of the guest is told twice");
+    n->told_ended = n->ended = true;
+    if (cpu && cpu->lineage && cpu->request)
+        history_ended(cpu->lineage, cpu->step);
+}
+
+/* The guest ended while no engine listened. */
+static void on_free_end(void *opaque)
+{
+    struct sim_node *n = opaque;
+    const struct sim_cpu *cpu = sim_guest_cpu((SimGuest *)(n->guest ? n->guest : n->made));
+
+    sim_trace("the unprotected guest ended");
+    n->ended = true;
+    history_ended(cpu->lineage, cpu->step);
+}
+
+static void on_promoted(void *opaque, Guest *g)
+{
+    struct sim_node *n = opaque;
+
+    if (g != n->made && g != n->guest)
+        sim_fail("another guest is promoted than the one that was made");
+    n->guest = g;
+    sim_trace("promoted");
+}
+
+static Guest *make_guest(struct guest_factory *gf, VMStream *f, Error **errp)
+{
+    struct guest_factory *base = sim_guest_factory();
+    struct sim_node *n = gf->opaque;
+
+    n->made = base->create(base, f, errp);
+    if (n->made)
+        sim_guest_on_end((SimGuest *)n->made, on_free_end, n);
+    return n->made;
+}
+
+static void destroy_guest(struct guest_factory *gf, Guest *g)
+{
+    struct guest_factory *base = sim_guest_factory();
+    struct sim_node *n = gf->opaque;
+
+    if (n->guest == g)
+        sim_fail("the engine destroys a guest that is its owner's");
+    n->made = NULL;
+    base->destroy(base, g);
+}
+
+/* --- life --- */
+
+static void boot_main(void *arg)
+{
+    struct sim_node *n = arg;
+    struct guest_factory *factory = calloc(1, sizeof(*factory));
+    Error *err = NULL;
+    Engine *e;
+
+    if (!factory)
+        abort();
+    *factory = (struct guest_factory){make_guest, destroy_guest, n};
+    n->owner = (struct engine_owner){n, factory, on_event, on_guest_ended, on_promoted};
+    n->transport = sim_transport_new(n->host);
+    if (n->with_guest) {
+        n->guest = sim_guest_guest(sim_guest_new(&err));
+        sim_guest_on_end((SimGuest *)n->guest, on_free_end, n);
+        sim_guest_power_on((SimGuest *)n->guest);
+    }
+    e = engine_new("vm", n->guest, n->transport, &n->owner, &err);
+    if (!e || !engine_listen(e, &err))
+        sim_fail("the engine does not start: %s", error_get_pretty(err));
+    n->engine = e;
+    n->booted = true;
+    sim_trace("booted %s", n->with_guest ? "with a guest" : "as a standby");
+}
+
+struct sim_node *sim_node_boot(unsigned machine, unsigned life, bool with_guest)
+{
+    struct sim_node *n = calloc(1, sizeof(*n));
+    char name[16];
+
+    if (!n)
+        abort();
+    snprintf(name, sizeof(name), "%c%u", 'A' + machine, life);
+    n->host = sim_host_new(name, machine);
+    n->machine = machine;
+    n->with_guest = with_guest;
+    n->registries = registry_context_new();
+    if (!n->registries)
+        abort();
+    sim_host_set_data(n->host, n);
+    sim_spawn(n->host, "boot", boot_main, n);
+    return n;
+}
+
+static void quit_main(void *arg)
+{
+    struct sim_node *n = arg;
+    Engine *e = n->engine;
+
+    while (n->commands)
+        sim_sleep(NS_PER_MS);
+    n->engine = NULL;
+    engine_free(e);
+    sim_guest_free((SimGuest *)n->guest);
+    sim_transport_free(n->transport);
+    if (n->made && n->made != n->guest)
+        sim_fail("the guest that the engine made is left behind");
+    free(n->owner.factory);
+    sim_trace("quit");
+    n->gone = true;
+    sim_link_host_died(n->host, false);
+    sim_host_kill(n->host);
+}
+
+void sim_node_quit(struct sim_node *n)
+{
+    n->quitting = true;
+    sim_spawn(n->host, "quit", quit_main, n);
+}
+
+void sim_node_crash(struct sim_node *n, bool power_cut)
+{
+    if (sim_host_state(n->host) == SIM_HOST_DEAD)
+        return;
+    sim_trace("%s dies (%s)", sim_host_name(n->host), power_cut ? "power" : "process");
+    sim_link_host_died(n->host, power_cut);
+    sim_host_kill(n->host);
+}
+
+static bool (*doomed)(struct sim_node *n);
+
+static void crash_now(SimHost *h)
+{
+    struct sim_node *n = node_of(h);
+
+    if (!doomed || !doomed(n))
+        sim_node_crash(n, true);
+}
+
+void sim_node_on_doom(bool (*fn)(struct sim_node *n))
+{
+    doomed = fn;
+}
+
+void sim_node_crash_after(struct sim_node *n, uint64_t bytes)
+{
+    sim_trace("%s will die after %llu bytes", sim_host_name(n->host), (unsigned long long)bytes);
+    sim_link_crash_after(n->host, bytes, crash_now);
+}
+
+/* --- commands --- */
+
+static bool run_command(struct command *c, Error **errp)
+{
+    struct engine_params p = params;
+    Engine *e = c->node->engine;
+
+    snprintf(p.to, sizeof(p.to), "sim:%u", c->to);
+    switch (c->what) {
+    case NODE_PROTECT:
+    case NODE_CHECK:
+        return engine_protect(e, &p, c->what == NODE_CHECK, errp);
+    case NODE_UNPROTECT:
+    case NODE_UNPROTECT_FORCE:
+        return engine_unprotect(e, c->what == NODE_UNPROTECT_FORCE, errp);
+    case NODE_FAILOVER:
+    case NODE_FAILOVER_DEAD:
+        return engine_failover(e, c->what == NODE_FAILOVER_DEAD, errp);
+    case NODE_SWAP:
+        return engine_swap(e, errp);
+    }
+    return false;
+}
+
+static void command_main(void *arg)
+{
+    static const char *const names[] = {
+        "protect", "check", "unprotect", "unprotect --force", "failover", "failover --peer-is-dead", "swap"};
+    struct command *c = arg;
+    Error *err = NULL;
+
+    sim_trace("%s: begins", names[c->what]);
+    c->ok = run_command(c, &err);
+    sim_trace("%s: %s", names[c->what], c->ok ? "done" : error_get_pretty(err));
+    if (!c->ok)
+        snprintf(c->error, sizeof(c->error), "%s", error_get_pretty(err));
+    error_free(err);
+    c->node->commands--;
+    c->done = true;
+}
+
+struct command *sim_node_command(struct sim_node *n, enum node_command what, unsigned to)
+{
+    struct command *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        abort();
+    c->node = n;
+    c->what = what;
+    c->to = to;
+    n->commands++;
+    sim_spawn(n->host, "command", command_main, c);
+    return c;
+}
+
+/* --- looked at --- */
+
+bool sim_node_alive(const struct sim_node *n)
+{
+    return n && n->booted && n->engine && !n->quitting && sim_host_state(n->host) != SIM_HOST_DEAD;
+}
+
+enum engine_role sim_node_role(const struct sim_node *n)
+{
+    return n->engine->role;
+}
+
+enum engine_state sim_node_state(const struct sim_node *n)
+{
+    return n->engine->state;
+}
+
+bool sim_node_runs(const struct sim_node *n)
+{
+    return sim_node_alive(n) && n->guest && !n->ended && sim_node_role(n) == ENGINE_PRIMARY &&
+           sim_node_state(n) != ENGINE_FENCED && sim_guest_runs((SimGuest *)n->guest);
+}
+
+uint64_t sim_node_generation(const struct sim_node *n)
+{
+    return n->engine->generation;
+}
+
+const char *sim_node_pair(const struct sim_node *n)
+{
+    return n->engine->pair;
+}
+
+const char *sim_node_error(const struct sim_node *n)
+{
+    return n->engine->last_error;
+}
+
+SimGuest *sim_node_guest(const struct sim_node *n)
+{
+    return (SimGuest *)n->guest;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Node: one life of a perdure process on a simulated machine: engine, guest, transport, registries; and the
+ * commands a user would type there. The scenario looks at it from outside at any time; what touches the
+ * engine runs as fibers of its host.
+ */
+#ifndef SIM_NODE_H
+#define SIM_NODE_H
+
+#include "engine/engine.h"
+#include "sim_guest.h"
+
+struct sim_node {
+    SimHost *host;
+    unsigned machine;
+    struct registry_context *registries;
+    struct transport *transport;
+    struct engine_owner owner;
+    Engine *engine; /* NULL until it is up, and after it was quit */
+    Guest *guest;   /* the owner's: powered on here, or promoted */
+    Guest *made;    /* the factory's latest */
+    bool with_guest;
+    bool booted, quitting, gone;
+    bool ended;        /* the guest has ended, and it shows outside */
+    bool told_ended;   /* by the engine */
+    unsigned commands; /* under way */
+};
+
+enum node_command {
+    NODE_PROTECT,
+    NODE_CHECK,
+    NODE_UNPROTECT,
+    NODE_UNPROTECT_FORCE,
+    NODE_FAILOVER,
+    NODE_FAILOVER_DEAD,
+    NODE_SWAP
+};
+
+struct command {
+    struct sim_node *node;
+    enum node_command what;
+    unsigned to; /* machine, of protect */
+    bool done, ok;
+    char error[512];
+};
+
+void sim_node_init(uint64_t seed);
+/* Powers the machine on; with a guest that runs, or as a standby. */
+struct sim_node *sim_node_boot(unsigned machine, unsigned life, bool with_guest);
+/* Runs the command on the node. The result is the scenario's to look at, and never freed before the end. */
+struct command *sim_node_command(struct sim_node *n, enum node_command what, unsigned to);
+/* Ends the process in order, once its commands are done. */
+void sim_node_quit(struct sim_node *n);
+/* Its power is cut, or its process killed. */
+void sim_node_crash(struct sim_node *n, bool power_cut);
+void sim_node_crash_after(struct sim_node *n, uint64_t bytes);
+/* Called just before such a death; true: it lives on. */
+void sim_node_on_doom(bool (*fn)(struct sim_node *n));
+
+/* --- looked at from outside, without locks --- */
+bool sim_node_alive(const struct sim_node *n); /* booted, not dead, not quitting */
+enum engine_role sim_node_role(const struct sim_node *n);
+enum engine_state sim_node_state(const struct sim_node *n);
+/* The guest executes here, or would if nobody paused it, and nobody denied it. */
+bool sim_node_runs(const struct sim_node *n);
+uint64_t sim_node_generation(const struct sim_node *n);
+const char *sim_node_pair(const struct sim_node *n);
+const char *sim_node_error(const struct sim_node *n);
+SimGuest *sim_node_guest(const struct sim_node *n);
+
+#endif

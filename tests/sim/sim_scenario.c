@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "sim_scenario.h"
+#include "sim_arbiter.h"
+#include "sim_cluster.h"
+#include "sim_history.h"
+#include "sim_link.h"
+
+#include "engine/engine_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a seed is about. Most faults come one at a time, with time to recover; some come as they like. */
+struct style {
+    const char *name;
+    int64_t gap_ns; /* mean, between two actions */
+    int64_t length_ns;
+    bool only_backups; /* nothing ever happens to who runs the guest */
+    unsigned weights[16];
+};
+
+enum action {
+    ACT_SWAP,
+    ACT_UNPROTECT,
+    ACT_FAILOVER,
+    ACT_CRASH,
+    ACT_CRASH_AT_BYTE,
+    ACT_FREEZE,
+    ACT_CUT_ONE_WAY,
+    ACT_CUT,
+    ACT_RESET_LINK,
+    ACT_ARBITER,
+    ACT_GUEST_RESET,
+    ACT_GUEST_END,
+    ACT_GUEST_FAILS,
+    ACT_RESTART,
+    ACT_QUIT,
+    ACT_NOTHING,
+};
+
+static const struct style styles[] = {
+    {"calm", 400 * NS_PER_MS, 5 * NS_PER_S, false, {6, 3, 3, [ACT_GUEST_RESET] = 3, [ACT_GUEST_FAILS] = 1}},
+    {"crashes", 700 * NS_PER_MS, 8 * NS_PER_S, false, {1, 1, 1, 4, 8, [ACT_RESTART] = 12, [ACT_NOTHING] = 4}},
+    {"freezes",
+     900 * NS_PER_MS,
+     8 * NS_PER_S,
+     false,
+     {1, 1, 1, 0, 1, 10, [ACT_ARBITER] = 2, [ACT_RESTART] = 8}},
+    {"cuts", 900 * NS_PER_MS, 8 * NS_PER_S, false, {1, 1, 1, 0, 1, 1, 5, 5, 4, 2, [ACT_RESTART] = 8}},
+    {"chaos", 100 * NS_PER_MS, 5 * NS_PER_S, false, {2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 2, 0, 1, 12, 2}},
+    {"ends", 500 * NS_PER_MS, 5 * NS_PER_S, false, {1, 1, 1, 1, 3, 1, 1, 1, 1, 1, 3, 3, 1, 6}},
+    {"backups",
+     400 * NS_PER_MS,
+     6 * NS_PER_S,
+     true,
+     {[ACT_CRASH] = 3, 5, [ACT_GUEST_RESET] = 1, [ACT_RESTART] = 10}},
+};
+
+static const struct style *style;
+static struct sim_rng rng;
+static SimHost *world;
+static uint64_t failures_planned, actions;
+static unsigned protects;
+
+/* --- things that pass by themselves --- */
+
+struct passing {
+    int64_t after;
+    SimHost *frozen;
+    bool arbiter, cut;
+    unsigned a, b;
+};
+
+static void pass_main(void *arg)
+{
+    struct passing *p = arg;
+
+    sim_sleep(p->after);
+    if (p->frozen) {
+        sim_host_thaw(p->frozen);
+        sim_trace("%s is back", sim_host_name(p->frozen));
+    }
+    if (p->arbiter)
+        sim_arbiter_set_reachable(p->a, true);
+    if (p->cut) {
+        sim_link_heal(p->a, p->b);
+        sim_trace("healed %u to %u", p->a, p->b);
+    }
+    free(p);
+}
+
+static void pass(struct passing what)
+{
+    struct passing *p = malloc(sizeof(*p));
+
+    if (!p)
+        abort();
+    *p = what;
+    sim_spawn(world, "passing", pass_main, p);
+}
+
+/* Shorter than a timeout, about one, or much longer. */
+static int64_t some_while(void)
+{
+    static const int64_t most[] = {50 * NS_PER_MS, NS_PER_S, 4 * NS_PER_S};
+
+    return sim_rng_range(&rng, NS_PER_MS, most[sim_rng_below(&rng, 3)]);
+}
+
+static void cut(unsigned a, unsigned b, int64_t how_long)
+{
+    sim_trace("cut %u to %u", a, b);
+    sim_link_cut(a, b);
+    pass((struct passing){.after = how_long, .cut = true, .a = a, .b = b});
+}
+
+static void freeze(struct sim_node *n)
+{
+    if (sim_host_state(n->host) != SIM_HOST_UP)
+        return;
+    sim_trace("%s freezes", sim_host_name(n->host));
+    sim_host_freeze(n->host);
+    pass((struct passing){.after = some_while(), .frozen = n->host});
+}
+
+/* --- actions --- */
+
+static void let_guest_fail(struct sim_node *n)
+{
+    char text[64];
+
+    if (!n || !sim_node_guest(n))
+        return;
+    snprintf(text, sizeof(text), "planned failure %llu", (unsigned long long)++failures_planned);
+    sim_guest_fail(sim_node_guest(n), 1 + (unsigned)sim_rng_below(&rng, 40), text);
+    cluster.loosely = sim_now() + 4 * NS_PER_S;
+}
+
+static void wish(struct sim_node *n, enum guest_request what)
+{
+    if (n && sim_host_state(n->host) == SIM_HOST_UP && sim_node_guest(n))
+        sim_guest_wish(sim_node_guest(n), what);
+}
+
+static void command_on_standby(void)
+{
+    struct sim_node *n = cluster_any(&rng, true);
+
+    if (n && sim_node_role(n) == ENGINE_BACKUP && sim_host_state(n->host) == SIM_HOST_UP)
+        cluster_command(n, NODE_FAILOVER, 0);
+}
+
+static void crash_some(bool at_byte)
+{
+    struct sim_node *n = cluster_any(&rng, style->only_backups);
+
+    if (!n)
+        return;
+    if (at_byte)
+        sim_node_crash_after(n, sim_rng_below(&rng, sim_rng_one_in(&rng, 2) ? 3000 : 300000));
+    else
+        cluster_crash(n, sim_rng_one_in(&rng, 2));
+}
+
+static void act(enum action what)
+{
+    struct sim_node *runner = cluster_runner(), *any = cluster_any(&rng, style->only_backups);
+    unsigned a = (unsigned)sim_rng_below(&rng, cluster.machines), b = (a + 1) % cluster.machines;
+    bool runner_up = runner && sim_host_state(runner->host) == SIM_HOST_UP && !runner->commands;
+
+    switch (what) {
+    case ACT_SWAP:
+        if (runner_up)
+            cluster_command(runner, NODE_SWAP, 0);
+        break;
+    case ACT_UNPROTECT:
+        if (runner_up) {
+            cluster.loosely = sim_now() + 4 * NS_PER_S;
+            cluster_command(runner, NODE_UNPROTECT, 0);
+        }
+        break;
+    case ACT_FAILOVER:
+        command_on_standby();
+        break;
+    case ACT_CRASH:
+    case ACT_CRASH_AT_BYTE:
+        crash_some(what == ACT_CRASH_AT_BYTE);
+        break;
+    case ACT_FREEZE:
+        if (any)
+            freeze(any);
+        break;
+    case ACT_CUT_ONE_WAY:
+        cut(a, b, some_while());
+        break;
+    case ACT_CUT:
+        cut(a, b, some_while());
+        cut(b, a, some_while());
+        break;
+    case ACT_RESET_LINK:
+        sim_trace("the connections between %u and %u are reset", a, b);
+        sim_link_reset(a, b);
+        break;
+    case ACT_ARBITER:
+        sim_trace("the arbiter is out of reach for %u", a);
+        sim_arbiter_set_reachable(a, false);
+        pass((struct passing){.after = some_while(), .arbiter = true, .a = a});
+        break;
+    case ACT_GUEST_RESET:
+        wish(runner, GUEST_REQUEST_RESET);
+        break;
+    case ACT_GUEST_END:
+        wish(runner, sim_rng_one_in(&rng, 2) ? GUEST_REQUEST_POWEROFF : GUEST_REQUEST_PANIC);
+        break;
+    case ACT_GUEST_FAILS:
+        let_guest_fail(runner);
+        break;
+    case ACT_RESTART:
+        cluster_quit_finished();
+        cluster_restart_one();
+        break;
+    case ACT_QUIT:
+        any = cluster_any(&rng, true);
+        if (any && sim_host_state(any->host) == SIM_HOST_UP && sim_node_state(any) == ENGINE_LISTENING)
+            sim_node_quit(any);
+        break;
+    case ACT_NOTHING:
+        break;
+    }
+}
+
+static enum action choose_action(void)
+{
+    unsigned sum = 0, pick;
+
+    for (int i = 0; i <= ACT_NOTHING; i++)
+        sum += style->weights[i];
+    pick = (unsigned)sim_rng_below(&rng, sum);
+    for (int i = 0; i <= ACT_NOTHING; i++) {
+        if (pick < style->weights[i])
+            return (enum action)i;
+        pick -= style->weights[i];
+    }
+    return ACT_NOTHING;
+}
+
+/* Who runs alone is protected again soon: without a pair there is nothing to test. */
+static bool protect_runner(void)
+{
+    struct sim_node *runner = cluster_runner(), *listener = cluster_listener(&rng);
+
+    if (!runner || !listener || runner->commands || sim_host_state(runner->host) != SIM_HOST_UP ||
+        sim_node_state(runner) != ENGINE_UNPROTECTED || history_has_ended())
+        return false;
+    if (!sim_rng_one_in(&rng, 12))
+        cluster_command(runner, sim_rng_one_in(&rng, 15) ? NODE_CHECK : NODE_PROTECT, listener->machine);
+    return true;
+}
+
+/* --- the end --- */
+
+static bool settled(void)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        struct sim_node *n = cluster.nodes[i];
+        enum engine_state s;
+
+        if (!n->booted && sim_host_state(n->host) != SIM_HOST_DEAD)
+            return false;
+        if (!sim_node_alive(n))
+            continue;
+        s = sim_node_state(n);
+        if (s == ENGINE_ASKING || s == ENGINE_PROMOTING || s == ENGINE_SYNCING || n->commands)
+            return false;
+    }
+    return !cluster.expected || history_has_ended() || cluster_runner();
+}
+
+static void say_states(void)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        struct sim_node *n = cluster.nodes[i];
+
+        if (sim_node_alive(n))
+            sim_trace("%s: %s %s generation %llu%s%s, last error: %s", sim_host_name(n->host),
+                      engine_role_name(sim_node_role(n)), engine_state_name(sim_node_state(n)),
+                      (unsigned long long)sim_node_generation(n), n->ended ? ", ended" : "",
+                      sim_node_runs(n) ? ", runs" : "", sim_node_error(n));
+        else
+            sim_trace("%s: dead or not up", sim_host_name(n->host));
+    }
+}
+
+static void check_settles(void)
+{
+    int64_t until = sim_now() + 30 * NS_PER_S;
+
+    while (!settled()) {
+        if (sim_now() > until) {
+            say_states();
+            sim_fail("everything has healed, and the cluster does not settle");
+        }
+        sim_sleep(20 * NS_PER_MS);
+    }
+    say_states();
+    if (cluster_runners() > 1)
+        sim_fail("the guest runs twice");
+    if (history_has_ended() && cluster_runners())
+        sim_fail("the guest runs although it was switched off");
+}
+
+static void check_progress(void)
+{
+    uint64_t before = world_progress();
+    int64_t until = sim_now() + 20 * NS_PER_S;
+
+    while (cluster.expected && !history_has_ended() && world_progress() < before + 3) {
+        if (sim_now() > until)
+            sim_fail("the guest runs, and its clients get no answers");
+        sim_sleep(20 * NS_PER_MS);
+    }
+}
+
+static void check_quits(void)
+{
+    int64_t until = sim_now() + 30 * NS_PER_S;
+
+    world_stop();
+    for (unsigned i = 0; i < cluster.machines; i++)
+        if (sim_node_alive(cluster.nodes[i]))
+            sim_node_quit(cluster.nodes[i]);
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        while (cluster.nodes[i]->quitting && !cluster.nodes[i]->gone) {
+            if (sim_now() > until)
+                sim_fail("%s does not end when asked to", sim_host_name(cluster.nodes[i]->host));
+            sim_sleep(20 * NS_PER_MS);
+        }
+    }
+}
+
+static void check_backups_harmless(void)
+{
+    if (style->only_backups && history_takeovers())
+        sim_fail("only backups died, and the guest was taken over");
+}
+
+static void scenario_main(void *arg)
+{
+    int64_t end = sim_now() + style->length_ns;
+
+    (void)arg;
+    cluster_start(sim_rng_one_in(&rng, 3) ? 3 : 2, !sim_rng_one_in(&rng, 4));
+    world_start(world, sim_rng_next(&rng));
+    sim_sleep(50 * NS_PER_MS);
+    while (sim_now() < end) {
+        if (!protect_runner()) {
+            actions++;
+            act(choose_action());
+        }
+        protects += protect_runner();
+        sim_sleep(sim_rng_range(&rng, 0, 2 * style->gap_ns));
+        if ((history_has_ended() || !cluster.expected) && sim_rng_one_in(&rng, 5))
+            break;
+    }
+    sim_trace("everything heals");
+    cluster_heal();
+    sim_sleep(5 * NS_PER_S); /* and what was planned to pass has passed */
+    cluster_heal();
+    check_settles();
+    check_progress();
+    check_backups_harmless();
+    check_quits();
+    sim_stop();
+}
+
+void scenario_start(SimHost *h, uint64_t seed)
+{
+    rng = sim_rng_make(seed, 9);
+    style = &styles[sim_rng_below(&rng, sizeof(styles) / sizeof(styles[0]))];
+    world = h;
+    sim_trace("style: %s", style->name);
+    sim_spawn(h, "scenario", scenario_main, NULL);
+}
+
+void scenario_summary(char *buf, size_t size)
+{
+    snprintf(buf, size, "%s: %u machines, %llu actions, %llu takeovers, %llu outputs, %llu requests%s%s",
+             style->name, cluster.machines, (unsigned long long)actions,
+             (unsigned long long)history_takeovers(), (unsigned long long)history_effects(),
+             (unsigned long long)world_progress(), history_has_ended() ? ", switched off" : "",
+             cluster.expected ? "" : ", guest lost");
+}
