@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "machine/state_match.h"
+#include "base/log.h"
 #include "machine/irqchip.h"
 #include "machine/vcpu_state.h"
 
@@ -101,6 +102,20 @@ static const struct {
     {&kvmclock_vmstate, sizeof(struct irqchip), blank_kvmclock},
 };
 
+/* For the person who has to find out why two hosts do not agree. */
+static void tell_difference(const VMStateDescription *d, const uint8_t *sent, const uint8_t *loaded)
+{
+    for (const VMStateField *f = d->fields; f->type != VMSTATE_TYPE_END; f++) {
+        for (size_t i = f->offset; i < f->offset + f->size * f->count; i++) {
+            if (sent[i] == loaded[i])
+                continue;
+            log_warn("section %s: %s differs at byte %zu: sent %02x, after the load %02x", d->name, f->name,
+                     i - f->offset, sent[i], loaded[i]);
+            break;
+        }
+    }
+}
+
 bool state_match(const char *section, const void *sent, const void *loaded, size_t size)
 {
     for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++) {
@@ -116,6 +131,8 @@ bool state_match(const char *section, const void *sent, const void *loaded, size
             sections[i].blank(a);
             sections[i].blank(b);
             same = !memcmp(a, b, sections[i].size);
+            if (!same)
+                tell_difference(sections[i].description, a, b);
         }
         free(a);
         free(b);
