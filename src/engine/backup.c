@@ -143,8 +143,8 @@ static bool on_ended(struct backup *b, uint64_t how, Error **errp)
 {
     if (!wire_done(b->s->in, errp))
         return false;
-    if (how != GUEST_REQUEST_POWEROFF && how != GUEST_REQUEST_PANIC) {
-        error_setg(errp, "the primary says that the guest ended in way %" PRIu64 ", which is none", how);
+    if (!b->standby || (how != GUEST_REQUEST_POWEROFF && how != GUEST_REQUEST_PANIC)) {
+        error_setg(errp, "the primary says out of turn that the guest ended (%" PRIu64 ")", how);
         return false;
     }
     b->end = SESSION_GUEST_ENDED;
