@@ -300,6 +300,7 @@ enum session_end backup_run(struct session *s)
 
     run(&b, &err);
     end = classify(&b);
+    session_blame_link(s, &err);
     if (err && end != SESSION_QUIT)
         engine_note_error(s->e, err);
     if (end != SESSION_SWAPPED)

@@ -114,8 +114,9 @@ class Host:
         return process
 
     def protect(self, to, *extra, timeout=60):
-        self.perdure("protect", self.pair.vm, "--to", to.address, "--psk", self.pair.psk, "--arbiter", "file:" + self.pair.arbiter, *extra,
-                     timeout=timeout)
+        """A kill is seen at once; silence counts late (5 s unless extra says otherwise), since the test machine may be busy."""
+        self.perdure("protect", self.pair.vm, "--to", to.address, "--psk", self.pair.psk, "--arbiter", "file:" + self.pair.arbiter,
+                     "--timeout", "5s", *extra, timeout=timeout)
 
     def status(self):
         done = self.perdure("status", self.pair.vm, "--json", check=False)
