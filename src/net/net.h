@@ -48,7 +48,7 @@ bool net_set_offload(NetPort *p, uint64_t guest_features, Error **errp);
 int net_poll_fd(NetPort *p);
 void net_close(NetPort *p);
 
-/* A tap device with IFF_VNET_HDR, by name; it must exist or be creatable. */
+/* A tap device with IFF_VNET_HDR, by name; it must exist. */
 NetPort *net_tap_open(const char *id, const char *ifname, Error **errp);
 /* Frames to and from memory, for tests and for a NIC without a cable. */
 NetPort *net_null_open(const char *id);

@@ -117,6 +117,13 @@ static bool tap_attach(struct tap *t, Error **errp)
     struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
     int header = NET_VNET_HDR_SIZE;
 
+    /* The kernel would make one, with nothing behind it: a guest without a network, and nobody knows why. */
+    if (!if_nametoindex(t->name)) {
+        error_setg_errno(errp, ENODEV,
+                         "net %s: there is no tap %s: make it with 'ip tuntap add dev %s mode tap vnet_hdr'",
+                         t->port.id, t->name, t->name);
+        return false;
+    }
     memcpy(ifr.ifr_name, t->name, sizeof(t->name));
     if (ioctl(t->fd, TUNSETIFF, &ifr) < 0) {
         if (errno == EPERM)
