@@ -15,6 +15,11 @@ struct run_options {
     char kernel[1024], initrd[1024];
 };
 
+static bool known_model(const char *name)
+{
+    return !strcmp(name, "host") || !strcmp(name, "v2") || !strcmp(name, "v3") || !strcmp(name, "v4");
+}
+
 static bool check_machine(struct run_options *o, Error **errp)
 {
     struct machine_config *c = &o->vm.machine;
@@ -31,6 +36,10 @@ static bool check_machine(struct run_options *o, Error **errp)
     }
     if (o->memory < 16 * 1024 * 1024 || o->memory % (1024 * 1024)) {
         error_setg(errp, "--memory: give whole megabytes, at least 16M");
+        return false;
+    }
+    if (!known_model(c->cpu_model)) {
+        error_setg(errp, "--cpu: '%s' is none of host, v2, v3, v4", c->cpu_model);
         return false;
     }
     if (!o->kernel[0] == !o->vm.restore[0]) {

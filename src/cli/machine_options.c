@@ -32,7 +32,7 @@ bool machine_option_disk(void *config, const char *text, Error **errp)
 {
     struct machine_config *c = config;
     struct machine_disk d = {0};
-    char format[8] = "raw", readonly[4] = "off";
+    char format[32] = "raw", readonly[32] = "off";
     const struct suboption subs[] = {
         {"path", d.path, sizeof(d.path)},
         {"id", d.id, sizeof(d.id)},
