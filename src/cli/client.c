@@ -105,7 +105,8 @@ json_t *client_execute(Client *c, const char *command, json_t *args, Error **err
 {
     json_t *request = json_pack("{s:s, s:o}", "execute", command, "arguments", args ? args : json_object());
     char *text = json_dumps(request, JSON_COMPACT);
-    bool sent = text && send_all(c->fd, text) && send_all(c->fd, "\n");
+    /* No newline behind it: `quit` is carried out at its last brace, and sending more could fail. */
+    bool sent = text && send_all(c->fd, text);
 
     free(text);
     json_decref(request);

@@ -15,9 +15,11 @@ struct qmp_client {
     void *opaque;
     Channel *ch;
     Task *task;
-    struct task_mutex lock; /* sending (one message at a time), and the two below */
+    struct task_mutex lock; /* sending (one message at a time), and the three below */
     bool negotiated;        /* past qmp_capabilities: may run commands and gets events */
     bool gone;
+    bool busy; /* a command is under way, its answer not yet sent */
+    struct task_cond idle;
     /* the task's own */
     char in[4096];
     size_t in_used, in_size;
@@ -154,16 +156,26 @@ static json_t *check_form(json_t *request)
     return NULL;
 }
 
+static void set_busy(struct qmp_client *c, bool busy)
+{
+    task_lock(&c->lock);
+    c->busy = busy;
+    task_broadcast(&c->idle);
+    task_unlock(&c->lock);
+}
+
 static void handle_request(struct qmp_client *c, json_t *request)
 {
     json_t *id = json_object_get(request, "id"), *reply = check_form(request);
 
+    set_busy(c, true);
     if (!reply)
         reply = execute(c, json_string_value(json_object_get(request, "execute")),
                         json_object_get(request, "arguments"));
     if (id)
         json_object_set(reply, "id", id);
     send_reply(c, reply);
+    set_busy(c, false);
 }
 
 /* One byte a call: the parser then takes nothing that belongs to the next request. */
@@ -228,6 +240,7 @@ struct qmp_client *qmp_client_new(Channel *ch, const struct qmp_command *command
     c->opaque = opaque;
     c->ch = ch;
     task_mutex_init(&c->lock);
+    task_cond_init(&c->idle);
     c->task = task_start("qmp-client", client_main, c, NULL);
     if (!c->task) {
         qmp_client_free(c);
@@ -250,9 +263,15 @@ void qmp_client_free(struct qmp_client *c)
 {
     if (!c)
         return;
+    /* The command may be the `quit` that made us end: its client is owed an answer. */
+    task_lock(&c->lock);
+    while (c->busy)
+        task_wait(&c->idle, &c->lock);
+    task_unlock(&c->lock);
     channel_shutdown(c->ch);
     task_join(c->task);
     channel_close(c->ch);
+    task_cond_destroy(&c->idle);
     task_mutex_destroy(&c->lock);
     free(c);
 }

@@ -17,7 +17,7 @@ struct qmp_client *qmp_client_new(Channel *ch, const struct qmp_command *command
 void qmp_client_event(struct qmp_client *c, const char *event, json_t *data);
 /* Its connection has ended and qmp_client_free() will not wait. */
 bool qmp_client_gone(struct qmp_client *c);
-/* Cuts the connection, waits for the command under way; NULL is fine. */
+/* Waits for the command under way and its answer, cuts the connection; NULL is fine. */
 void qmp_client_free(struct qmp_client *c);
 
 #endif
