@@ -213,26 +213,50 @@ static bool machine_has(const struct machine_config *c, const char *id)
     return false;
 }
 
-bool machine_setup_map(struct machine_setup *s, const struct machine_config *host, Error **errp)
+/* Takes err: one line more of *all. */
+static void add_reason(Error **all, Error *err)
+{
+    if (*all)
+        error_prepend(&err, "%s\n", error_get_pretty(*all));
+    error_free(*all);
+    *all = err;
+}
+
+/* The user's whole list: whoever mends the first line should not meet the second one on the next try. */
+static Error *find_reasons(struct machine_setup *s, const struct machine_config *host)
 {
     const struct machine_config *c = &s->config;
+    Error *all = NULL, *err = NULL;
 
-    for (int i = 0; i < c->disk_count; i++)
-        if (!map_disk(s, i, host, errp))
-            return false;
-    for (int i = 0; i < c->net_count; i++)
-        if (!map_net(s, i, host, errp))
-            return false;
+    for (int i = 0; i < c->disk_count + c->net_count; i++) {
+        bool disk = i < c->disk_count;
+
+        if (!(disk ? map_disk(s, i, host, &err) : map_net(s, i - c->disk_count, host, &err)))
+            add_reason(&all, err);
+        err = NULL;
+    }
     for (int i = 0; i < host->disk_count + host->net_count; i++) {
         bool disk = i < host->disk_count;
         const char *id = disk ? host->disks[i].id : host->nets[i - host->disk_count].id;
 
-        if (!machine_has(c, id)) {
-            error_setg(errp, "--%s id=%s: the machine %s has none of that id", disk ? "disk" : "net", id,
-                       c->name);
-            return false;
-        }
+        if (machine_has(c, id))
+            continue;
+        error_setg(&err, "--%s id=%s: the machine %s has none of that id", disk ? "disk" : "net", id,
+                   c->name);
+        add_reason(&all, err);
+        err = NULL;
+    }
+    return all;
+}
+
+bool machine_setup_map(struct machine_setup *s, const struct machine_config *host, Error **errp)
+{
+    Error *all = find_reasons(s, host);
+
+    if (all) {
+        error_propagate(errp, all);
+        return false;
     }
     memcpy(s->config.console, host->console, sizeof(s->config.console));
-    return check_config(c, errp);
+    return check_config(&s->config, errp);
 }

@@ -12,10 +12,10 @@
 #include "machine/machine.h"
 
 enum {
-    MACHINE_RECORD_CONFIG = 0x40,
-    MACHINE_RECORD_KERNEL = 0x41,
-    MACHINE_RECORD_INITRD = 0x42,
-    MACHINE_RECORD_END = 0x4f,
+    MACHINE_RECORD_CONFIG = 0x20,
+    MACHINE_RECORD_KERNEL = 0x21,
+    MACHINE_RECORD_INITRD = 0x22,
+    MACHINE_RECORD_END = 0x2f,
 };
 
 #define MACHINE_MEMORY_MIN (UINT64_C(16) << 20)
@@ -35,7 +35,8 @@ struct machine_setup {
 void machine_setup_free(struct machine_setup *s);
 /* Deep copy of a user's configuration, checked; slots and missing MAC addresses are chosen. */
 bool machine_setup_new(struct machine_setup *ret, const struct machine_config *c, Error **errp);
-/* Every id of s is given its place on this host; host knows no others. */
+/* Every id of s is given its place on this host; host knows no others. The error has a line for each that is
+ * amiss. */
 bool machine_setup_map(struct machine_setup *s, const struct machine_config *host, Error **errp);
 /* Bytes of an image or block device. */
 bool machine_disk_size(const char *path, uint64_t *ret, Error **errp);
