@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "engine/session.h"
 
+#include <errno.h>
+
 #define CONFIG_RESERVE (64 * 1024)
 
 /* Waits for want; a refusal's text is the error. */
@@ -24,8 +26,16 @@ static bool expect(VMStream *in, enum wire_record want, const char *while_what, 
 
 bool session_greet(VMStream *in, VMStream *out, const struct wire_hello *h, Error **errp)
 {
-    return wire_send_hello(out, h, errp) &&
-           expect(in, WIRE_HELLO_OK, "waiting for the answer to a greeting", errp);
+    Error *err = NULL;
+
+    if (wire_send_hello(out, h, &err) &&
+        expect(in, WIRE_HELLO_OK, "waiting for the answer to a greeting", &err))
+        return true;
+    /* A side that wants TLS takes our greeting for a bad handshake, and hangs up. */
+    if (error_get_errno(err) == ECONNRESET || error_get_errno(err) == EPIPE)
+        error_prepend(&err, "no answer to the greeting (does the other side expect a key? --psk): ");
+    error_propagate(errp, err);
+    return false;
 }
 
 bool session_send_config(VMStream *in, VMStream *out, Guest *g, Error **errp)

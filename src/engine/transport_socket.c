@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "engine/transport_socket.h"
-#include "base/log.h"
 #include "base/task.h"
+#include "engine/doorman.h"
 
 #include <stdlib.h>
 
@@ -19,6 +19,7 @@ struct transport_socket {
     struct task_mutex lock;
     struct security *security; /* NULL: plain, and only within this host */
     Listener *listener;
+    Doorman *doorman; /* made by the first accept */
 };
 
 /* What holds from now on; stays valid as long as the transport. */
@@ -57,9 +58,9 @@ static Channel *socket_connect(struct transport *t, const char *address, int64_t
 }
 
 /* Takes ch; NULL: refused. */
-static Channel *authenticate(struct transport_socket *ts, Channel *ch, Error **errp)
+static Channel *authenticate(void *opaque, Channel *ch, Error **errp)
 {
-    struct security sec = security_of(ts);
+    struct security sec = security_of(opaque);
 
     if (!sec.psk && !sec.insecure && !channel_peer_is_local(ch)) {
         error_setg(errp,
@@ -85,18 +86,9 @@ static Channel *socket_accept(struct transport *t, Error **errp)
         error_setg(errp, "this side does not listen");
         return NULL;
     }
-    for (;;) {
-        Channel *ch = listener_accept(ts->listener, errp);
-        Error *err = NULL;
-
-        if (!ch)
-            return NULL;
-        ch = authenticate(ts, ch, &err);
-        if (ch)
-            return ch;
-        log_warn("%s", error_get_pretty(err));
-        error_free(err);
-    }
+    if (!ts->doorman)
+        ts->doorman = doorman_new(ts->listener, authenticate, ts, errp);
+    return ts->doorman ? doorman_accept(ts->doorman, errp) : NULL;
 }
 
 static void socket_shutdown(struct transport *t)
@@ -159,6 +151,8 @@ void transport_socket_free(struct transport *t)
 
     if (!ts)
         return;
+    socket_shutdown(t);
+    doorman_free(ts->doorman);
     listener_close(ts->listener);
     while (ts->security) {
         struct security *sec = ts->security;
