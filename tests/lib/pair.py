@@ -19,6 +19,8 @@ import subprocess
 import tempfile
 import time
 
+GUEST_IP = "10.98.0.10"
+GUEST_MAC = "52:54:00:98:00:10"
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -78,11 +80,11 @@ class Process:
 
 
 class Host:
-    def __init__(self, pair, letter, link, port=7700):
+    def __init__(self, pair, letter, link, port=7700, run_dir=None):
         self.pair = pair
         self.name = letter
         self.netns = "%s-%s" % (pair.prefix, letter)
-        self.dir = os.path.join(pair.dir, letter)
+        self.dir = os.path.join(pair.dir, run_dir or letter)
         self.link = link
         self.address = "tcp:%s:%d" % (link, port)
         os.makedirs(self.dir)
@@ -95,39 +97,46 @@ class Host:
 
     def perdure(self, *args, check=True, timeout=60):
         """A command of the CLI; its standard output. check: a failure is the test's."""
-        done = subprocess.run(self.command(args), env=self.env(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=timeout)
+        try:
+            done = subprocess.run(self.command(args), env=self.env(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  timeout=timeout)
+        except subprocess.TimeoutExpired as expired:
+            raise Failure("on %s: perdure %s: no end within %g s: %s" % (self.name, " ".join(map(str, args)), timeout, expired.stderr)) from None
         if check and done.returncode != 0:
             raise Failure("on %s: perdure %s: exit %d: %s" % (self.name, " ".join(map(str, args)), done.returncode, done.stderr.strip()))
         return done if not check else done.stdout
 
-    def run(self, kernel, cmdline="", cpus=1, memory="64M", extra=()):
+    def start(self, *args):
+        """A perdure process with these options and a console in a file."""
         console = os.path.join(self.dir, "console-%d" % self.pair.next_number())
-        return Process(self, ["run", "--name", self.pair.vm, "--cpus", cpus, "--memory", memory, "--kernel", kernel, "--cmdline", cmdline,
-                              "--net", "tap=tap0,id=net0", "--console", "file:" + console] + list(extra), console)
+        return Process(self, list(args) + ["--console", "file:" + console], console)
 
-    def standby(self, extra=()):
-        console = os.path.join(self.dir, "console-%d" % self.pair.next_number())
-        process = Process(self, ["standby", "--name", self.pair.vm, "--listen", self.address, "--net", "id=net0,tap=tap0",
-                                 "--psk", self.pair.psk, "--console", "file:" + console] + list(extra), console)
-        self.wait_state("LISTENING", process=process)
+    def run(self, kernel, cmdline="", cpus=1, memory="64M", extra=()):
+        return self.start("run", "--name", self.pair.vm, "--cpus", cpus, "--memory", memory, "--kernel", kernel, "--cmdline", cmdline,
+                          "--net", "tap=tap0,id=net0,mac=" + GUEST_MAC, *extra)
+
+    def standby(self, extra=(), net="id=net0,tap=tap0", name=None, key=True):
+        """Waits until it listens. key: True the pair's, a path another one, None none (--insecure)."""
+        process = self.start("standby", "--name", name or self.pair.vm, "--listen", self.address, *(["--net", net] if net else []),
+                             *(["--psk", self.pair.psk if key is True else key] if key else ["--insecure"]), *extra)
+        self.wait_state("LISTENING", process=process, name=name)
         return process
 
-    def protect(self, to, *extra, timeout=60):
-        """A kill is seen at once; silence counts late (5 s unless extra says otherwise), since the test machine may be busy."""
-        self.perdure("protect", self.pair.vm, "--to", to.address, "--psk", self.pair.psk, "--arbiter", "file:" + self.pair.arbiter,
-                     "--timeout", "5s", *extra, timeout=timeout)
+    def protect(self, to, *extra, timeout=60, check=True):
+        """Until PROTECTED. What extra repeats, it replaces."""
+        return self.perdure("protect", self.pair.vm, "--to", to.address, "--psk", self.pair.psk, "--arbiter", "file:" + self.pair.arbiter,
+                            *extra, timeout=timeout, check=check)
 
-    def status(self):
-        done = self.perdure("status", self.pair.vm, "--json", check=False)
+    def status(self, name=None):
+        done = self.perdure("status", name or self.pair.vm, "--json", check=False)
         return json.loads(done.stdout) if done.returncode == 0 else {"state": "none", "error": done.stderr.strip()}
 
-    def wait_state(self, state, timeout=30, process=None):
+    def wait_state(self, state, timeout=30, process=None, name=None):
         seen = {}
 
         def there():
             seen.clear()
-            seen.update(self.status())
+            seen.update(self.status(name))
             return seen["state"] == state
 
         self.pair.wait(there, timeout, "state %s on %s" % (state, self.name), lambda: json.dumps(seen) + (process.log() if process else ""),
@@ -141,6 +150,7 @@ class Pair:
         self.vm = vm
         self.prefix = "pd%d" % os.getpid()
         self.processes = []
+        self.helpers = []
         self.number = 0
 
     def __enter__(self):
@@ -159,6 +169,9 @@ class Pair:
         return self
 
     def __exit__(self, *_):
+        for helper in self.helpers:
+            helper.kill()
+            helper.wait()
         for process in self.processes:
             if process.alive():
                 process.popen.kill()
@@ -173,6 +186,10 @@ class Pair:
     def client(self, *command, **popen):
         """A process on the public network (10.98.0.1)."""
         return subprocess.Popen(["ip", "netns", "exec", self.prefix + "-c"] + [str(c) for c in command], **popen)
+
+    def neighbour(self, host):
+        """Another user of the same host: the same network, its own control sockets."""
+        return Host(self, host.name, host.link, 7700 + self.next_number(), "%s-%d" % (host.name, self.number))
 
     def link(self, up):
         """The path between the two hosts."""

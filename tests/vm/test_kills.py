@@ -19,6 +19,7 @@ import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from pair import Failure, Pair  # noqa: E402
+from scenario import need_kvm  # noqa: E402
 
 GUEST_IP = "10.98.0.10"
 GUESTS = {
@@ -113,6 +114,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
+    need_kvm("kills")
     build = os.path.abspath(options.build)
     names = options.names or ["%s-%d" % (guest, cpus) for guest in GUESTS for cpus in (1, 2)]
     passed = failed = 0

@@ -22,10 +22,12 @@ $(vm_bin): $(B)/tests/vm/%: $(B)/tests/vm/%.o $(vm_lib) $(test_objs)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -lcmocka -o $@
 
-check-vm: $(vm_bin)
-	$(Q)if [ -w /dev/kvm ]; then tests/run-programs vm $(vm_bin); \
-	else RUN_WITH="tests/host/in_host.py --timeout 280" tests/run-programs vm $(vm_bin); fi
+check-vm: all $(vm_bin) $(count_client)
+	$(Q)tests/vm/run $(B) $(vm_bin)
 
-.PHONY: check-vm
+check-kills: all $(count_client)
+	$(Q)tests/vm/test_kills.py --build $(B) --kills 50
+
+.PHONY: check-vm check-kills
 .SECONDARY: $(vm_bin:=.o)
 -include $(vm_bin:=.d) $(B)/tests/vm/vm.d
