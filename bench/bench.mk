@@ -6,7 +6,7 @@ $(B)/bench/copy_floor: bench/copy_floor.c
 	@echo "  CC    $<"
 	$(Q)$(CC) -O2 $(WARN) -D_GNU_SOURCE $< -o $@
 
-bench-epoch: all $(B)/bench/copy_floor $(count_client)
+bench-epoch: all $(B)/bench/copy_floor $(B)/tests/vm/count_client
 	@bench/epoch.py --build $(B)
 
 .PHONY: bench-epoch

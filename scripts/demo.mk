@@ -6,6 +6,6 @@ demo:
 	@$(MAKE) --no-print-directory -s -j$(shell nproc) demo-programs
 	@scripts/demo --build $(B)
 
-demo-programs: all $(count_client)
+demo-programs: all $(B)/tests/vm/count_client
 
 .PHONY: demo demo-programs

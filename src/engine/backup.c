@@ -143,8 +143,8 @@ static bool on_ended(struct backup *b, uint64_t how, Error **errp)
 {
     if (!wire_done(b->s->in, errp))
         return false;
-    if (how != GUEST_REQUEST_POWEROFF && how != GUEST_REQUEST_PANIC) {
-        error_setg(errp, "the primary says that the guest ended in way %" PRIu64 ", which is none", how);
+    if (!b->standby || (how != GUEST_REQUEST_POWEROFF && how != GUEST_REQUEST_PANIC)) {
+        error_setg(errp, "the primary says out of turn that the guest ended (%" PRIu64 ")", how);
         return false;
     }
     b->end = SESSION_GUEST_ENDED;
@@ -300,6 +300,7 @@ enum session_end backup_run(struct session *s)
 
     run(&b, &err);
     end = classify(&b);
+    session_blame_link(s, &err);
     if (err && end != SESSION_QUIT)
         engine_note_error(s->e, err);
     if (end != SESSION_SWAPPED)

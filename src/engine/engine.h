@@ -1,11 +1,33 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Engine: the protection of this process's one guest, in either role. The control socket and the simulator
- * drive it through this header.
+ * Engine: the protection of this process's one guest, in either role (docs/engine.md). The control socket and
+ * the simulator drive it through this header.
+ *
+ *     Engine *e = engine_new("web", guest, transport, &owner, errp);       // a primary, UNPROTECTED
+ *
+ *     engine_params_default(&p);
+ *     snprintf(p.to, sizeof(p.to), "tcp:10.0.0.2:7700");
+ *     if (!engine_protect(e, &p, false, errp))                             // accepted by the backup: SYNCING
+ *         ...                                                              // every reason, one a line
+ *     ...                                                                  // owner.event: PROTECTED, ...
+ *     engine_unprotect(e, false, errp);
+ *     engine_free(e);                                                      // then the guest
+ *
+ * and on the other host, with owner.factory:
+ *
+ *     Engine *e = engine_new("web", NULL, transport, &owner, errp);        // a backup, LISTENING
+ *     engine_listen(e, errp);
+ *     ...                                                                  // owner.promoted: the guest runs
+ * here
  *
  * States and the only transitions between them are in state.h; every change goes through one set_state() and
- * leaves an event. All functions may be called by any task; none waits for the peer unless it says so.
- * Callbacks come on engine tasks, without engine locks held, and may call engine_status() only.
+ * leaves an event. The requests below may be called by any task, one request at a time; they wait where they
+ * say so, and return errors that say what to do. Callbacks come on engine tasks, without engine locks held,
+ * and may call engine_status() only. The registries (<perdure/savevm.h>, replication.h, checkpoint_device.h)
+ * are walked by the session's task alone.
+ *
+ * Events, name and text: PERDURE_STATE "primary SYNCING -> PROTECTED: why", PERDURE_ERROR, PERDURE_REPORT
+ * (several lines), PERDURE_GOODBYE.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -72,7 +94,10 @@ void engine_params_default(struct engine_params *p);
 /* guest NULL: a backup, LISTENING once engine_listen() was called. */
 Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const struct engine_owner *owner,
                    Error **errp);
-void engine_free(Engine *e); /* ends everything; the guest stays the owner's */
+/* Ends everything; the guest stays the owner's, unless a standby's factory made it and it was never promoted.
+ * A primary that is protected says nothing to its backup, which takes over: it is left paused, its held
+ * output discarded. So to switch a machine off, engine_unprotect() first. NULL is fine. */
+void engine_free(Engine *e);
 
 /* Backup: begin accepting a primary. timeout and arbiter come from the primary's HELLO. */
 bool engine_listen(Engine *e, Error **errp);

@@ -432,6 +432,7 @@ enum session_end primary_run(struct session *s)
 
     run(&p, &err);
     end = classify(&p);
+    session_blame_link(s, &err);
     if (err && end != SESSION_QUIT)
         engine_note_error(s->e, err);
     if (end != SESSION_SWAPPED)

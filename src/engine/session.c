@@ -52,6 +52,17 @@ bool session_link_broken(struct session *s)
     return link_is_down(&s->link) || perdure_stream_error(s->in, NULL) || perdure_stream_error(s->out, NULL);
 }
 
+void session_blame_link(struct session *s, Error **errp)
+{
+    char why[256];
+
+    if (!*errp || !link_reason(&s->link, NULL, why, sizeof(why)))
+        return;
+    error_free(*errp);
+    *errp = NULL;
+    error_setg(errp, "the link to %s was lost: %s", s->peer, why);
+}
+
 void session_set_limit(struct session *s, int64_t ns)
 {
     channel_set_deadline(s->link.main, ns == TIME_NEVER ? TIME_NEVER : clock_now() + ns);

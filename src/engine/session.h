@@ -46,6 +46,9 @@ void session_free(struct session *s);
 void session_run(void *session);
 /* The link's state and the streams' decide: did the link fail, or something on this side? */
 bool session_link_broken(struct session *s);
+/* *errp is set: if the link was taken down, what took it down is the first error, and the failure of a call
+ * under way its consequence. */
+void session_blame_link(struct session *s, Error **errp);
 /* Lets the peer read what was sent before the connection goes: waits a moment for its end. */
 void session_linger(struct session *s);
 /* For at most ns; TIME_NEVER: only the link's own silence ends a read. */

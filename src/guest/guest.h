@@ -58,9 +58,8 @@ struct guest_ops {
      * started. */
     bool (*clear)(Guest *g, Error **errp);
     /* The backup proves the first epoch: it loads the state and saves it again. Are these two bodies of a
-     * section
-     * ("vcpu.0"'s name is "vcpu"), equal in size but not in content, the same state? Yes where only clocks
-     * differ, which go on by themselves. NULL: never. */
+     * section, equal in size but not in content, the same state? Yes where only clocks differ, which go on by
+     * themselves. NULL: never. */
     bool (*section_matches)(Guest *g, const char *section, const void *sent, const void *loaded, size_t size);
 };
 

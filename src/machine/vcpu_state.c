@@ -23,6 +23,17 @@ static bool call(struct vcpu_state *s, unsigned long request, void *arg, const c
     return false;
 }
 
+/* Without payloads (EVENT_FLAGS) KVM takes every exception that it has not finished as injected, and says so
+ * in both fields: what it does not take back is not part of the state. */
+static bool get_events(struct vcpu_state *s, Error **errp)
+{
+    if (!call(s, KVM_GET_VCPU_EVENTS, &s->events, "KVM_GET_VCPU_EVENTS", errp))
+        return false;
+    s->events.exception.injected |= s->events.exception.pending;
+    s->events.exception.pending = 0;
+    return true;
+}
+
 bool vcpu_state_get(struct vcpu_state *s, Error **errp)
 {
     s->xsave_size = s->host_xsave_size;
@@ -33,8 +44,7 @@ bool vcpu_state_get(struct vcpu_state *s, Error **errp)
                 "KVM_GET_XSAVE", errp) &&
            call(s, KVM_GET_XCRS, &s->xcrs, "KVM_GET_XCRS", errp) &&
            call(s, KVM_GET_DEBUGREGS, &s->debugregs, "KVM_GET_DEBUGREGS", errp) && vcpu_msrs_get(s, errp) &&
-           call(s, KVM_GET_LAPIC, &s->lapic, "KVM_GET_LAPIC", errp) &&
-           call(s, KVM_GET_VCPU_EVENTS, &s->events, "KVM_GET_VCPU_EVENTS", errp);
+           call(s, KVM_GET_LAPIC, &s->lapic, "KVM_GET_LAPIC", errp) && get_events(s, errp);
 }
 
 bool vcpu_state_set(struct vcpu_state *s, bool keep_tsc, Error **errp)

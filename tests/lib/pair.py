@@ -123,9 +123,10 @@ class Host:
         return process
 
     def protect(self, to, *extra, timeout=60, check=True):
-        """Until PROTECTED. What extra repeats, it replaces."""
+        """Until PROTECTED. A kill is seen at once; silence counts late (5 s), since the test machine may be busy. What extra repeats, it
+        replaces."""
         return self.perdure("protect", self.pair.vm, "--to", to.address, "--psk", self.pair.psk, "--arbiter", "file:" + self.pair.arbiter,
-                            *extra, timeout=timeout, check=check)
+                            "--timeout", "5s", *extra, timeout=timeout, check=check)
 
     def status(self, name=None):
         done = self.perdure("status", name or self.pair.vm, "--json", check=False)

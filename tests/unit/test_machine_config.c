@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The configuration, into a stream and back, and from streams that lie. */
+#include "golden.h"
 #include "machine/machine_config.h"
 
 #include <stdarg.h>
@@ -99,6 +100,23 @@ static void test_round_trip(void **state)
     drop_setup(t);
     drop_setup(s);
     perdure_stream_close(f);
+}
+
+/* As docs/wire-format.md has it. */
+static void test_golden(void **state)
+{
+    struct machine_setup *s = example_setup();
+    VMStream *f = perdure_stream_open_memory(4096);
+    const void *data;
+    size_t size;
+
+    (void)state;
+    s->config.initrd_size = 16;
+    machine_setup_save(s, f);
+    data = perdure_stream_memory(f, &size);
+    assert_true(golden_matches("config.hex", data, size));
+    perdure_stream_close(f);
+    drop_setup(s);
 }
 
 /* Cut off anywhere: refused. */
@@ -298,9 +316,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_lies),        cmocka_unit_test(test_wrong_contents),
-        cmocka_unit_test(test_bad_configs), cmocka_unit_test(test_mapping),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_hostile),        cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_wrong_contents), cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_mapping),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -167,6 +167,43 @@ static void test_rtc(void **state)
     device_destroy(rtc);
 }
 
+static bool rtc_irq(struct fixture *f)
+{
+    bool level;
+
+    loop_lock(f->host.loop);
+    level = f->irq[8];
+    loop_unlock(f->host.loop);
+    return level;
+}
+
+static void test_rtc_interrupts(void **state)
+{
+    struct fixture *f = *state;
+    Device *rtc = rtc_new(&f->host, NULL);
+    int soon;
+
+    assert_true(loop_start(f->host.loop, NULL));
+    /* Every second. */
+    set_cmos(f, 11, 0x12);
+    assert_false(rtc_irq(f));
+    eventually(rtc_irq(f));
+    assert_int_equal(cmos(f, 12), 0x90);
+    assert_false(rtc_irq(f));
+    assert_int_equal(cmos(f, 12), 0);
+    /* Two seconds from now, in whatever minute of whatever hour. */
+    set_cmos(f, 11, 0x02);
+    soon = (from_bcd(cmos(f, 0)) + 2) % 60;
+    set_cmos(f, 1, soon / 10 << 4 | soon % 10);
+    set_cmos(f, 3, 0xff);
+    set_cmos(f, 5, 0xff);
+    set_cmos(f, 11, 0x22);
+    eventually(rtc_irq(f));
+    assert_int_equal(cmos(f, 12) & 0xa0, 0xa0);
+    assert_false(rtc_irq(f));
+    device_destroy(rtc);
+}
+
 static void test_noise(void **state)
 {
     struct fixture *f = *state;
@@ -192,6 +229,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_requests, setup, teardown),
         cmocka_unit_test_setup_teardown(test_timer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rtc, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_rtc_interrupts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
     };
 

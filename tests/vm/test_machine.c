@@ -71,7 +71,8 @@ static void many_pauses(int cpus, const char *cmdline)
         vm_wait_progress(m);
     }
     qsort(took, PAUSES, sizeof(took[0]), by_size);
-    print_message("%d pauses, %d vCPUs: p50 %ld us, p99 %ld us\n", PAUSES, cpus,
+    print_message("%d pauses, %d vCPUs: min %ld us, p10 %ld us, p50 %ld us, p99 %ld us\n", PAUSES, cpus,
+                  (long)(took[0] / NS_PER_US), (long)(took[PAUSES / 10] / NS_PER_US),
                   (long)(took[PAUSES / 2] / NS_PER_US), (long)(took[PAUSES * 99 / 100] / NS_PER_US));
     vm_end(m);
 }
