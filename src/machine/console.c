@@ -180,6 +180,13 @@ void console_write(void *opaque, const void *buf, size_t n)
 
 /* --- input: everything below on the loop, its lock held --- */
 
+/* Of the descriptor that is read while nothing of it can be taken. Of a socket one thing is still of
+ * interest, that the client is gone (EPOLLHUP, which always comes); EPOLLPRI never does. */
+static uint32_t closed_events(const Console *c)
+{
+    return is_socket(c) ? EPOLLPRI : 0;
+}
+
 static void feed(Console *c)
 {
     size_t taken = serial_input(c->serial, c->typed + c->typed_at, c->typed_count);
@@ -187,7 +194,7 @@ static void feed(Console *c)
     c->typed_at += taken;
     c->typed_count -= taken;
     if (c->in >= 0)
-        loop_set_fd_events(c->loop, c->in, c->typed_count ? 0 : EPOLLIN);
+        loop_set_fd_events(c->loop, c->in, c->typed_count ? closed_events(c) : EPOLLIN);
 }
 
 static void on_room(void *opaque)
@@ -214,21 +221,22 @@ static void end_input(Console *c)
 static void on_input(void *opaque, uint32_t events)
 {
     Console *c = opaque;
-    ssize_t n;
+    bool gone = events & (EPOLLHUP | EPOLLERR);
+    ssize_t n = -1;
 
-    (void)events;
-    if (c->typed_count)
-        return;
-    n = read(c->in, c->typed, sizeof(c->typed));
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n <= 0) {
-        end_input(c);
+    errno = EAGAIN;
+    if (!c->typed_count)
+        n = read(c->in, c->typed, sizeof(c->typed));
+    if (n > 0) {
+        c->typed_at = 0;
+        c->typed_count = (size_t)n;
+        feed(c);
         return;
     }
-    c->typed_at = 0;
-    c->typed_count = (size_t)n;
-    feed(c);
+    if (n == 0 && is_socket(c) && !gone) /* it types no more, but may listen on */
+        loop_set_fd_events(c->loop, c->in, closed_events(c));
+    else if (n == 0 || gone || (errno != EAGAIN && errno != EINTR))
+        end_input(c);
 }
 
 static void on_client(void *opaque, uint32_t events)
@@ -245,6 +253,7 @@ static void on_client(void *opaque, uint32_t events)
     }
     loop_set_fd_events(c->loop, c->listener, 0); /* the next one waits until this one is gone */
     c->in = fd;
+    c->typed_count = 0;
     task_lock(&c->lock);
     c->out = fd;
     c->stuck = false;

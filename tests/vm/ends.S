@@ -4,6 +4,7 @@
  *
  *   p  power-off            r  reset through 0xcf9     k  reset through the keyboard controller
  *   t  triple fault         b  panic port              h  halts for ever
+ *   e  goes on where there is no memory, which KVM cannot follow
  *   l  for ever: counts in the UART's scratch register, and in memory at COUNTER; 'X' to COM1 when what it reads back differs
  */
 #define COM1    0x3f8
@@ -34,6 +35,8 @@ start:
     je triple_fault
     cmp $'b', %cl
     je panic
+    cmp $'e', %cl
+    je nowhere
     cmp $'l', %cl
     je count
 halt:
@@ -61,6 +64,10 @@ panic:
     mov $0x510, %edx
     out %al, %dx
     jmp bad
+
+nowhere:
+    mov $0xd0000000, %eax
+    jmp *%eax
 
 triple_fault:
     lidt empty

@@ -7,6 +7,9 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #define PAUSES          500
 #define COUNTER_ADDRESS 0x300000
@@ -225,6 +228,51 @@ static void test_guest_ends(void **state)
     ends("b", MACHINE_PANICKED, GUEST_REQUEST_PANIC);
 }
 
+/* What KVM cannot run is told, and the process lives on; a reset starts the guest anew. */
+static void test_kvm_gives_up(void **state)
+{
+    Machine *m = vm_boot("ends", 1, "e");
+    Error *err = NULL;
+
+    (void)state;
+    vm_wait_event(MACHINE_ERROR, 1);
+    vm_pause(m);
+    vm_resume(m);
+    assert_int_equal(vm_events(MACHINE_ERROR), 1);
+    VM_OK(machine_reset(m, &err));
+    vm_wait_event(MACHINE_ERROR, 2);
+    assert_int_equal(vm_console_count('A'), 2);
+    vm_end(m);
+}
+
+/* The console as a socket: one client after the other, and none at all. */
+static void test_console_socket(void **state)
+{
+    struct machine_config *c = vm_prepare("ends", 1, "h");
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    Error *err = NULL;
+    Machine *m;
+
+    (void)state;
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "/tmp/perdure-vm-socket.%d", getpid());
+    snprintf(c->console, sizeof(c->console), "unix:%s", addr.sun_path);
+    m = vm_boot_prepared();
+    for (int i = 0; i < 3; i++) {
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        char byte = 0;
+
+        assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+        assert_int_equal(write(fd, "typed by nobody\n", 16), 16);
+        vm_sleep_ms(50); /* until it is accepted */
+        VM_OK(machine_reset(m, &err));
+        assert_int_equal(read(fd, &byte, 1), 1);
+        assert_int_equal(byte, 'A');
+        close(fd);
+    }
+    vm_end(m);
+    assert_int_not_equal(access(addr.sun_path, F_OK), 0);
+}
+
 static void count_request(void *opaque)
 {
     atomic_fetch_add((atomic_uint *)opaque, 1);
@@ -286,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_stop_and_start),   cmocka_unit_test(test_user_reset),
         cmocka_unit_test(test_guest_resets),     cmocka_unit_test(test_guest_ends),
         cmocka_unit_test(test_engine_in_charge), cmocka_unit_test(test_bad_kernel),
+        cmocka_unit_test(test_kvm_gives_up),     cmocka_unit_test(test_console_socket),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
