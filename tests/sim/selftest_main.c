@@ -60,7 +60,7 @@ static void ask(void *arg)
 static void crash(SimHost *h)
 {
     killed = true;
-    sim_link_host_died(h, true);
+    sim_link_host_died(h, DEATH_SILENT);
     sim_host_kill(h);
 }
 
@@ -109,7 +109,7 @@ static void test_process_death(void)
     begin(&asking, &serving);
     while (served < 5)
         sim_sleep(NS_PER_US);
-    sim_link_host_died(b, false);
+    sim_link_host_died(b, DEATH_PROCESS);
     sim_host_kill(b);
     end(asking, serving);
     CHECK(received >= 5 && last_errno && last_errno != ETIMEDOUT);

@@ -125,10 +125,10 @@ void cluster_command(struct sim_node *n, enum node_command what, unsigned to)
         cluster.commands[cluster.command_count++] = sim_node_command(n, what, to);
 }
 
-void cluster_crash(struct sim_node *n, bool power_cut)
+void cluster_crash(struct sim_node *n, enum sim_death how)
 {
     if (!about_to_die(n))
-        sim_node_crash(n, power_cut);
+        sim_node_crash(n, how);
 }
 
 /* A process whose guest ended, or that lost its guest to the other side. */

@@ -33,7 +33,7 @@ struct sim_node *cluster_listener(struct sim_rng *rng);
 struct sim_node *cluster_any(struct sim_rng *rng, bool not_runner);
 bool cluster_busy(void); /* a command is under way */
 void cluster_command(struct sim_node *n, enum node_command what, unsigned to);
-void cluster_crash(struct sim_node *n, bool power_cut);
+void cluster_crash(struct sim_node *n, enum sim_death how);
 /* Starts machines that are dead, and ends processes that have nothing more to do. */
 bool cluster_restart_one(void);
 void cluster_quit_finished(void);

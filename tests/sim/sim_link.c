@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FINE 64 /* bytes */
+
 struct connection;
 
 struct end {
@@ -47,6 +49,7 @@ static bool cuts[SIM_MACHINES][SIM_MACHINES];
 static struct connection *connections;
 static struct listening *listeners;
 static struct doom doom[SIM_MACHINES];
+static SimHost *finely; /* who sends in small pieces */
 static uint64_t last_number;
 static const struct sim_link_tap *tap;
 
@@ -197,7 +200,8 @@ static bool write_part(struct end *e, const uint8_t *p, size_t n, int64_t until,
             continue;
         }
         part = part < room ? part : room;
-        part = before_doom(e->host, part < params.segment ? part : params.segment);
+        part = part < params.segment ? part : params.segment;
+        part = before_doom(e->host, e->host == finely && part > FINE ? FINE : part);
         if (part) {
             pipe_put(e->out, &params, &rng, p, part, cut_between(e->host, e->out->to));
             sim_wake(e->out);
@@ -445,7 +449,12 @@ void sim_link_crash_after(SimHost *h, uint64_t bytes, void (*crash)(SimHost *h))
     doom[sim_host_machine(h)] = (struct doom){h, bytes, crash};
 }
 
-void sim_link_host_died(SimHost *h, bool power_cut)
+void sim_link_send_finely(SimHost *h)
+{
+    finely = h;
+}
+
+void sim_link_host_died(SimHost *h, enum sim_death how)
 {
     for (struct connection *c = connections, *next; c; c = next) {
         next = c->next;
@@ -454,13 +463,13 @@ void sim_link_host_died(SimHost *h, bool power_cut)
 
             if (e->host != h || e->closed)
                 continue;
-            if (power_cut)
+            if (how == DEATH_POWER)
                 pipe_drop(e->out, false);
-            else
+            else if (how == DEATH_PROCESS)
                 end_speech(e);
             sim_wake(e->in);
             e->closed = true;
-            e->silent = power_cut;
+            e->silent = how != DEATH_PROCESS;
         }
         if (c->ends[0].closed && c->ends[1].closed)
             connection_free(c);

@@ -25,8 +25,15 @@ bool sim_link_is_cut(unsigned from, unsigned to);
 void sim_link_reset(unsigned a, unsigned b);
 /* crash(h) is called when h has sent `bytes` more bytes: it must kill h. */
 void sim_link_crash_after(SimHost *h, uint64_t bytes, void (*crash)(SimHost *h));
-/* h is dead, or about to be: power_cut: its peers hear nothing; else its connections end. */
-void sim_link_host_died(SimHost *h, bool power_cut);
+/* From now on h sends in small pieces: a tap that looks for a place to crash at is not late. */
+void sim_link_send_finely(SimHost *h);
+enum sim_death {
+    DEATH_POWER,   /* what has not left the machine is lost, and its peers hear nothing */
+    DEATH_SILENT,  /* every byte written so far arrives, and its peers hear nothing: the crash at a byte */
+    DEATH_PROCESS, /* its connections end */
+};
+/* h is dead, or about to be. */
+void sim_link_host_died(SimHost *h, enum sim_death how);
 
 /* One a life of a machine; it listens at once. */
 struct transport *sim_transport_new(SimHost *h);

@@ -165,7 +165,7 @@ static void quit_main(void *arg)
     free(n->owner.factory);
     sim_trace("quit");
     n->gone = true;
-    sim_link_host_died(n->host, false);
+    sim_link_host_died(n->host, DEATH_PROCESS);
     sim_host_kill(n->host);
 }
 
@@ -175,12 +175,14 @@ void sim_node_quit(struct sim_node *n)
     sim_spawn(n->host, "quit", quit_main, n);
 }
 
-void sim_node_crash(struct sim_node *n, bool power_cut)
+void sim_node_crash(struct sim_node *n, enum sim_death how)
 {
+    static const char *const ways[] = {"power", "silently", "process"};
+
     if (sim_host_state(n->host) == SIM_HOST_DEAD)
         return;
-    sim_trace("%s dies (%s)", sim_host_name(n->host), power_cut ? "power" : "process");
-    sim_link_host_died(n->host, power_cut);
+    sim_trace("%s dies (%s)", sim_host_name(n->host), ways[how]);
+    sim_link_host_died(n->host, how);
     sim_host_kill(n->host);
 }
 
@@ -191,7 +193,7 @@ static void crash_now(SimHost *h)
     struct sim_node *n = node_of(h);
 
     if (!doomed || !doomed(n))
-        sim_node_crash(n, true);
+        sim_node_crash(n, DEATH_SILENT);
 }
 
 void sim_node_on_doom(bool (*fn)(struct sim_node *n))
@@ -203,6 +205,23 @@ void sim_node_crash_after(struct sim_node *n, uint64_t bytes)
 {
     sim_trace("%s will die after %llu bytes", sim_host_name(n->host), (unsigned long long)bytes);
     sim_link_crash_after(n->host, bytes, crash_now);
+}
+
+void sim_node_crash_in_epoch(struct sim_node *n, unsigned nth, uint64_t bytes)
+{
+    sim_trace("%s will die in its epoch %u from now, %llu bytes after the pages", sim_host_name(n->host), nth,
+              (unsigned long long)bytes);
+    sim_link_send_finely(n->host);
+    n->die_in = nth;
+    n->die_bytes = bytes;
+}
+
+void sim_node_sent_pages(SimHost *h)
+{
+    struct sim_node *n = node_of(h);
+
+    if (n && n->die_in && !--n->die_in)
+        sim_link_crash_after(h, n->die_bytes, crash_now);
 }
 
 /* --- commands --- */

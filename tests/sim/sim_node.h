@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "sim_guest.h"
+#include "sim_link.h"
 
 struct sim_node {
     SimHost *host;
@@ -24,6 +25,8 @@ struct sim_node {
     bool ended;        /* the guest has ended, and it shows outside */
     bool told_ended;   /* by the engine */
     unsigned commands; /* under way */
+    unsigned die_in;   /* epochs; 0: not so */
+    uint64_t die_bytes;
 };
 
 enum node_command {
@@ -52,8 +55,12 @@ struct command *sim_node_command(struct sim_node *n, enum node_command what, uns
 /* Ends the process in order, once its commands are done. */
 void sim_node_quit(struct sim_node *n);
 /* Its power is cut, or its process killed. */
-void sim_node_crash(struct sim_node *n, bool power_cut);
+void sim_node_crash(struct sim_node *n, enum sim_death how);
 void sim_node_crash_after(struct sim_node *n, uint64_t bytes);
+/* The same, within the end of one of its next epochs: pages sent, the rest not, or not all of it. */
+void sim_node_crash_in_epoch(struct sim_node *n, unsigned nth, uint64_t bytes);
+/* For the sniffer: the host has sent the pages of an epoch. */
+void sim_node_sent_pages(SimHost *h);
 /* Called just before such a death; true: it lives on. */
 void sim_node_on_doom(bool (*fn)(struct sim_node *n));
 

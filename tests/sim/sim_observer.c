@@ -21,8 +21,8 @@ static void setup(CheckpointDevice *dev)
 {
     struct observer *o = dev->opaque;
 
-    if (dev == &o->devices[1]) { /* all others are ready: nothing passes any more */
-        o->protecting = true;
+    if (dev == &o->devices[1]) { /* all others are ready */
+        o->ready = true;
         o->acked_epoch = o->acked_step = o->last_epoch = 0;
         memset(o->epochs, 0, sizeof(o->epochs));
         sim_trace("devices are set up");
@@ -36,7 +36,7 @@ static void teardown(CheckpointDevice *dev, bool discard)
 
     if (o->protecting)
         sim_trace("devices are torn down, output is %s", discard ? "discarded" : "released");
-    o->protecting = false;
+    o->ready = o->protecting = false;
 }
 
 static bool postsuspend(CheckpointDevice *dev, uint64_t epoch, Error **errp)
@@ -46,6 +46,7 @@ static bool postsuspend(CheckpointDevice *dev, uint64_t epoch, Error **errp)
     (void)errp;
     if (dev != &o->devices[0])
         return true;
+    o->protecting = o->ready;
     o->epochs[epoch % KEPT].epoch = epoch;
     o->epochs[epoch % KEPT].step = o->guest_step(o->opaque);
     o->last_epoch = epoch;
@@ -187,7 +188,7 @@ static void acknowledged(SimHost *h, uint64_t epoch)
     o->acked_step = o->epochs[epoch % KEPT].step;
 }
 
-void observer_init(void)
+void observer_init(void (*pages_sent)(SimHost *writer))
 {
-    sniffer_init(acknowledged);
+    sniffer_init(acknowledged, pages_sent);
 }

@@ -20,7 +20,8 @@ struct observer {
     bool started;
     uint64_t (*guest_step)(void *opaque);
     void *opaque;
-    bool protecting;      /* setup, and no teardown yet */
+    bool ready;           /* all devices are set up */
+    bool protecting;      /* and the first pause was: nothing passes any more */
     uint64_t acked_epoch; /* read from the link since the setup */
     uint64_t acked_step;
     uint64_t last_epoch, commits;
@@ -37,7 +38,7 @@ void observer_begin(struct observer *o, SimHost *h, uint64_t (*guest_step)(void 
 void observer_end(struct observer *o);
 void observer_remove(struct observer *o);
 /* Taps the link. */
-void observer_init(void);
+void observer_init(void (*pages_sent)(SimHost *writer));
 /* Something of that step leaves h. */
 void observer_check(SimHost *h, uint64_t step);
 

@@ -157,10 +157,12 @@ static void crash_some(bool at_byte)
 
     if (!n)
         return;
-    if (at_byte)
-        sim_node_crash_after(n, sim_rng_below(&rng, sim_rng_one_in(&rng, 2) ? 3000 : 300000));
+    if (!at_byte)
+        cluster_crash(n, sim_rng_one_in(&rng, 2) ? DEATH_POWER : DEATH_PROCESS);
+    else if (sim_rng_one_in(&rng, 3))
+        sim_node_crash_in_epoch(n, 1 + (unsigned)sim_rng_below(&rng, 40), sim_rng_below(&rng, 500));
     else
-        cluster_crash(n, sim_rng_one_in(&rng, 2));
+        sim_node_crash_after(n, sim_rng_below(&rng, sim_rng_one_in(&rng, 2) ? 3000 : 300000));
 }
 
 static void act(enum action what)

@@ -21,6 +21,7 @@ struct flow {
 
 static struct flow *flows;
 static void (*on_ack)(SimHost *reader, uint64_t epoch);
+static void (*on_pages)(SimHost *writer);
 
 static struct flow *flow_of(uint64_t connection, SimHost *from, bool read)
 {
@@ -52,6 +53,8 @@ static void record(struct flow *f, SimHost *to)
 
     if (f->read && type == WIRE_ACK)
         on_ack(to, f->frame.id);
+    if (!f->read && type == WIRE_PAGES)
+        on_pages(f->from);
     if (type == WIRE_PING || type == WIRE_PONG || type == WIRE_SYNC_PAGES || type == WIRE_PAGES)
         return;
     if (type >= WIRE_HELLO)
@@ -86,10 +89,11 @@ static void bytes(SimHost *from, SimHost *to, uint64_t connection, bool read, co
     }
 }
 
-void sniffer_init(void (*acknowledged)(SimHost *reader, uint64_t epoch))
+void sniffer_init(void (*acknowledged)(SimHost *reader, uint64_t epoch), void (*pages_sent)(SimHost *writer))
 {
     static const struct sim_link_tap tap = {.bytes = bytes};
 
     on_ack = acknowledged;
+    on_pages = pages_sent;
     sim_link_set_tap(&tap);
 }

@@ -8,6 +8,6 @@
 
 #include "sim_runtime.h"
 
-void sniffer_init(void (*acknowledged)(SimHost *reader, uint64_t epoch));
+void sniffer_init(void (*acknowledged)(SimHost *reader, uint64_t epoch), void (*pages_sent)(SimHost *writer));
 
 #endif
