@@ -5,8 +5,8 @@
  * A lineage is one uninterrupted execution of the guest on one host. A takeover begins a new one that forks
  * from another at a step. At every pause the true state of that step is written down; a takeover must begin
  * at such a state, whole. Everything that leaves a host carries its lineage, its step and its number; from
- * these alone the observer knows whether two executions both had effects (invariant 3), whether something
- * came out twice or out of order (invariant 1), and whether something that should have come out did not.
+ * these alone the observer knows whether two executions both had effects (invariant 3), and whether something
+ * came out twice, or was lost or exchanged within one execution (invariant 1).
  */
 #ifndef SIM_HISTORY_H
 #define SIM_HISTORY_H
@@ -33,13 +33,9 @@ void history_check(uint32_t lineage, uint64_t step, uint64_t digest);
 uint32_t history_take_over(uint32_t lineage, uint64_t step, uint64_t digest);
 /* Something left a host. */
 void history_effect(const struct effect *e);
-/* Output of that lineage was discarded: later numbers may be missing. */
-void history_may_miss(void);
 /* The power-off or panic of this lineage took effect outside at that step: nothing may come after it. */
 void history_ended(uint32_t lineage, uint64_t step);
 bool history_has_ended(void);
-/* The lineage whose effects were last seen. */
-uint32_t history_effective(void);
 uint64_t history_takeovers(void);
 uint64_t history_effects(void);
 
