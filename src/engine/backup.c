@@ -108,6 +108,7 @@ static bool on_config(struct backup *b, Error **errp)
     e->generation = b->s->hello.generation;
     e->interval_ns = b->s->hello.interval_ns;
     e->epoch = 0;
+    e->unknowns = 0;
     memset(&e->figures, 0, sizeof(e->figures));
     task_unlock(&e->lock);
     engine_set_state(e, ENGINE_BACKUP, ENGINE_SYNCING, "a primary begins to sync");
@@ -118,7 +119,7 @@ static bool on_start(struct backup *b, Error **errp)
 {
     if (!wire_done(b->s->in, errp))
         return false;
-    if (!b->e->guest || b->replicating) {
+    if (b->e->state != ENGINE_SYNCING || b->replicating) { /* a guest may be left here by a swap */
         error_setg(errp, "the primary started replication out of turn");
         return false;
     }
@@ -143,7 +144,8 @@ static bool on_ended(struct backup *b, uint64_t how, Error **errp)
 {
     if (!wire_done(b->s->in, errp))
         return false;
-    if (!b->standby || (how != GUEST_REQUEST_POWEROFF && how != GUEST_REQUEST_PANIC)) {
+    if (!b->standby || how != b->last_request ||
+        (how != GUEST_REQUEST_POWEROFF && how != GUEST_REQUEST_PANIC)) {
         error_setg(errp, "the primary says out of turn that the guest ended (%" PRIu64 ")", how);
         return false;
     }

@@ -19,6 +19,7 @@ struct backup {
     uint64_t epoch;         /* the last accepted one; its pages are in RAM */
     VMStream *last_devices; /* and the rest of its state is here */
     bool last_was_swap;
+    uint8_t last_request; /* enum guest_request */
 
     bool replicating;
     bool standby; /* the first epoch was accepted: this side may take over */

@@ -251,6 +251,8 @@ static bool accept_next(struct backup *b, const struct wire_end *end, Error **er
 
     count(b, end);
     ok = apply(b, errp) && check_hash(b, end, errp);
+    if (!ok)
+        b->end = SESSION_FAILED; /* nobody runs what is known to be wrong, also if the link is gone by now */
     if (ok && !acked) {
         error_propagate(errp, ack_err);
         return false;
@@ -269,5 +271,6 @@ bool intake_end(struct backup *b, uint64_t epoch, Error **errp)
         return false;
     b->epoch = epoch;
     b->last_was_swap = (end.flags & WIRE_END_SWAP) != 0;
+    b->last_request = end.request;
     return end.flags & WIRE_END_FIRST ? accept_first(b, &end, errp) : accept_next(b, &end, errp);
 }

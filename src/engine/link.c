@@ -43,6 +43,8 @@ static void forgive_stall(struct link *l, int64_t until, int64_t now)
         return;
     task_lock(&l->lock);
     l->life += now - until;
+    if (l->life > now) /* the other connection's task forgave the same stall */
+        l->life = now;
     task_unlock(&l->lock);
 }
 

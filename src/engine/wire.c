@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TIME_MIN NS_PER_US
-#define TIME_MAX (3600 * NS_PER_S)
+#define TIME_MIN    NS_PER_US
+#define TIME_MAX    (3600 * NS_PER_S)
+#define TIMEOUT_MIN (20 * NS_PER_MS) /* the link looks at its clock several times in one */
 
 bool wire_next(VMStream *in, uint16_t *type, uint64_t *id, Error **errp)
 {
@@ -85,11 +86,11 @@ bool wire_send_hello(VMStream *out, const struct wire_hello *h, Error **errp)
     return perdure_stream_flush(out, errp);
 }
 
-static int64_t get_time(VMStream *in, const char *name)
+static int64_t get_time(VMStream *in, const char *name, uint64_t least)
 {
     uint64_t t = perdure_stream_get_u64(in);
 
-    if (t < TIME_MIN || t > TIME_MAX)
+    if (t < least || t > TIME_MAX)
         perdure_stream_set_error(in, -EBADMSG, "the %s of the peer, %" PRIu64 " ns, is out of range", name,
                                  t);
     return (int64_t)t;
@@ -102,9 +103,9 @@ static void get_hello_fields(VMStream *in, struct wire_hello *h)
     perdure_stream_get_string(in, h->pair, sizeof(h->pair));
     h->generation = perdure_stream_get_u64(in);
     h->session = perdure_stream_get_u64(in);
-    h->timeout_ns = get_time(in, "timeout");
-    h->interval_ns = get_time(in, "interval");
-    h->min_epoch_ns = get_time(in, "shortest epoch");
+    h->timeout_ns = get_time(in, "timeout", TIMEOUT_MIN);
+    h->interval_ns = get_time(in, "interval", TIME_MIN);
+    h->min_epoch_ns = get_time(in, "shortest epoch", TIME_MIN);
     h->verify_every = perdure_stream_get_u32(in);
     h->delta = perdure_stream_get_u8(in);
     perdure_stream_get_string(in, h->arbiter, sizeof(h->arbiter));

@@ -2,8 +2,10 @@
 /* Two engines on threads, over channels in memory. The simulator goes much further: tests/sim. */
 #include "fake_pair.h"
 
+#include "engine/session.h"
 #include "engine/state.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 struct side {
@@ -392,6 +394,143 @@ static void test_poweroff(void **state)
     assert_false(w->b.promoted);
 }
 
+/* --- a peer that is not one of us --- */
+
+struct stranger {
+    Channel *main, *beat;
+    VMStream *in, *out;
+};
+
+static Channel *stranger_greet(struct world *w, struct wire_hello *h, enum wire_kind kind, VMStream **in,
+                               VMStream **out)
+{
+    Channel *ch = fake_connect(&w->t->t, "memory:a", TIME_NEVER, NULL);
+
+    h->kind = kind;
+    *in = vmstream_new_reader(ch);
+    *out = vmstream_new_writer(ch);
+    channel_set_deadline(ch, clock_now() + PATIENCE);
+    assert_true(session_greet(*in, *out, h, NULL));
+    return ch;
+}
+
+static void stranger_connect(struct world *w, struct stranger *st)
+{
+    struct wire_hello h = {.vm = "vm",
+                           .pair = "0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11",
+                           .generation = 9,
+                           .session = 1,
+                           .timeout_ns = 10 * NS_PER_S,
+                           .interval_ns = NS_PER_MS,
+                           .min_epoch_ns = NS_PER_MS,
+                           .arbiter = "manual",
+                           .ram_size = RAM_SIZE};
+    VMStream *in, *out;
+
+    st->main = stranger_greet(w, &h, WIRE_KIND_MAIN, &st->in, &st->out);
+    st->beat = stranger_greet(w, &h, WIRE_KIND_HEARTBEAT, &in, &out);
+    perdure_stream_close(in);
+    perdure_stream_close(out);
+}
+
+static void stranger_close(struct stranger *st)
+{
+    perdure_stream_close(st->in);
+    perdure_stream_close(st->out);
+    channel_close(st->main);
+    channel_close(st->beat);
+}
+
+/* A swap leaves a guest here: it alone does not make a START one in turn. */
+static void test_start_out_of_turn(void **state)
+{
+    struct world *w = *state;
+    char text[WIRE_TEXT_MAX];
+    struct stranger st;
+    uint16_t type;
+    uint64_t id;
+
+    protect(w, &w->a);
+    assert_true(engine_swap(w->a.e, NULL));
+    await(w->b.e, ENGINE_PROTECTED, 2);
+    assert_true(engine_unprotect(w->b.e, false, NULL));
+    await(w->a.e, ENGINE_LISTENING, 0);
+    engine_free(w->b.e);
+    w->b.e = NULL;
+    w->t->down = false;
+    assert_true(engine_listen(w->a.e, NULL));
+    stranger_connect(w, &st);
+    assert_true(wire_send(st.out, WIRE_START, 0, NULL));
+    assert_true(wire_next(st.in, &type, &id, NULL));
+    assert_int_equal(type, WIRE_REFUSE);
+    assert_true(wire_get_text(st.in, text, NULL));
+    assert_non_null(strstr(text, "out of turn"));
+    stranger_close(&st);
+    await(w->a.e, ENGINE_LISTENING, 0);
+}
+
+/* --- silence --- */
+
+#define STALL (300 * NS_PER_MS)
+
+/* A read that should have ended at its deadline and did so much later: this process stood still. */
+static ssize_t stalled_read(Channel *ch, void *buf, size_t n, int64_t deadline, Error **errp)
+{
+    (void)ch;
+    (void)buf;
+    (void)n;
+    task_sleep_until(deadline + STALL);
+    error_setg_errno(errp, ETIMEDOUT, "nothing came");
+    return -1;
+}
+
+static void stalled_close(Channel *ch)
+{
+    free(ch);
+}
+
+static const struct channel_ops stalled_ops = {.read = stalled_read, .close = stalled_close};
+
+static void read_once(void *arg)
+{
+    char byte;
+
+    channel_set_deadline(arg, clock_now() + 2 * STALL);
+    channel_read(arg, &byte, 1, NULL);
+}
+
+static void no_wake(void *opaque)
+{
+    (void)opaque;
+}
+
+/* Both connections' tasks stand still at the same time: that is one stall, and no credit for the future. */
+static void test_stall_is_forgiven_once(void **state)
+{
+    Channel *ends[2];
+    Task *tasks[2];
+    struct link l;
+
+    (void)state;
+    link_init(&l, 8 * NS_PER_MS, no_wake, NULL);
+    for (int i = 0; i < 2; i++) {
+        Channel *ch = calloc(1, sizeof(*ch));
+
+        ch->ops = &stalled_ops;
+        ends[i] = link_wrap(&l, ch);
+    }
+    l.life = clock_now();
+    l.watching = true;
+    for (int i = 0; i < 2; i++)
+        tasks[i] = task_start("reader", read_once, ends[i], NULL);
+    for (int i = 0; i < 2; i++)
+        task_join(tasks[i]);
+    assert_true(l.life <= clock_now());
+    for (int i = 0; i < 2; i++)
+        channel_close(ends[i]);
+    link_close(&l);
+}
+
 /* --- states and arbiters --- */
 
 static void test_states(void **state)
@@ -519,6 +658,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wrong_name, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reset, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_poweroff, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_start_out_of_turn, set_up, tear_down),
+        cmocka_unit_test(test_stall_is_forgiven_once),
         cmocka_unit_test(test_states),
         cmocka_unit_test(test_file_arbiter),
         cmocka_unit_test(test_command_arbiter),
