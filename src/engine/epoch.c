@@ -101,20 +101,12 @@ static bool save_devices(struct primary *p, Error **errp)
 }
 
 /* Staging is full: the guest has to stand still while it is drained, but not for longer than a silence that
- * counts. */
+ * counts (primary_send_staging() looks). */
 static bool drain(struct primary *p, struct epoch *ep, Error **errp)
 {
     task_lock(&p->e->lock);
     p->e->figures.staging_full++;
     task_unlock(&p->e->lock);
-    if (clock_now() - ep->paused_at > p->s->hello.timeout_ns) {
-        error_setg(
-            errp,
-            "an epoch changed so much memory that the link could not take it within the timeout of %" PRId64
-            " ms: use a shorter --interval, a longer --timeout or a faster link",
-            p->s->hello.timeout_ns / NS_PER_MS);
-        return false;
-    }
     return primary_may_go_on(p) && primary_send_staging(p, WIRE_PAGES, ep->end.epoch, &ep->end.crc, errp);
 }
 
@@ -152,11 +144,13 @@ static bool cut(struct primary *p, struct epoch *ep, Error **errp)
     if (!primary_pause(p, errp))
         return false;
     take_output_mark(p, ep);
+    p->send_until = ep->paused_at + p->s->hello.timeout_ns;
     ep->end.request = (uint8_t)p->g->ops->request(p->g);
     ok = checkpoint_devices_postsuspend(ep->end.epoch, errp) && save_devices(p, errp) && collect(p, ep, errp);
     if (ok)
         take_hash(p, ep);
     ok = ok && checkpoint_devices_preresume(ep->end.epoch, errp);
+    p->send_until = 0;
     if (!ok || !(ep->end.flags & WIRE_END_SWAP))
         primary_resume(p);
     p->last_start = clock_now();
@@ -176,12 +170,13 @@ static bool send(struct primary *p, struct epoch *ep, Error **errp)
         return false;
     devices = perdure_stream_memory(p->devices, &size);
     ep->end.crc = crc32c(ep->end.crc, devices, size);
+    primary_limit_send(p);
     perdure_stream_append(p->s->out, p->devices);
     p->armed = true;
+    ep->asked = clock_now(); /* before: this host may stand still as soon as it is out */
     if (!wire_send_end(p->s->out, &ep->end, errp))
         return false;
     ep->bytes = perdure_stream_bytes(p->s->out) - before;
-    ep->asked = clock_now();
     return true;
 }
 

@@ -5,6 +5,7 @@
 #include <perdure/checkpoint_device.h>
 #include <perdure/replication.h>
 
+#include <inttypes.h>
 #include <string.h>
 
 #define BATCH_PAGES     256
@@ -61,6 +62,27 @@ bool primary_may_go_on(struct primary *p)
     return p->end == SESSION_OPEN;
 }
 
+void primary_limit_send(struct primary *p)
+{
+    int64_t timeout = p->s->hello.timeout_ns;
+
+    channel_set_deadline(p->s->link.main,
+                         p->send_until ? p->send_until + timeout : clock_now() + PRIMARY_ANSWER_LIMIT);
+}
+
+/* While the link still takes something the backup is told in order that this does not work. */
+static bool in_time(struct primary *p, Error **errp)
+{
+    if (!p->send_until || clock_now() <= p->send_until)
+        return true;
+    error_setg(
+        errp,
+        "an epoch changed so much memory that the link could not take it within the timeout of %" PRId64
+        " ms: use a shorter --interval, a longer --timeout or a faster link",
+        p->s->hello.timeout_ns / NS_PER_MS);
+    return false;
+}
+
 static bool ship(struct primary *p, uint32_t *crc, Error **errp)
 {
     size_t size;
@@ -71,6 +93,7 @@ static bool ship(struct primary *p, uint32_t *crc, Error **errp)
         return false;
     frames = perdure_stream_memory(p->batch, &size);
     *crc = crc32c(*crc, frames, size);
+    primary_limit_send(p);
     perdure_stream_append(p->s->out, p->batch);
     return !perdure_stream_error(p->s->out, errp);
 }
@@ -88,7 +111,7 @@ bool primary_send_staging(struct primary *p, enum wire_record type, uint64_t id,
         for (; i < stop; i++)
             kinds[page_encode(p->encoder, p->batch, staging_page(p->staging, i),
                               staging_data(p->staging, i))]++;
-        if (!ship(p, crc, errp))
+        if (!in_time(p, errp) || !ship(p, crc, errp))
             return false;
     }
     task_lock(&p->e->lock);
@@ -172,7 +195,7 @@ static bool start_replication(struct primary *p, Error **errp)
         return false;
     p->g->on_request_opaque = p->e;
     p->g->on_request = on_request;
-    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
+    session_set_limit(p->s, p->s->hello.timeout_ns); /* the guest stands still */
     ok = wire_send(p->s->out, WIRE_START, 0, errp) && primary_expect(p, WIRE_STARTED, &id, errp) &&
          wire_done(p->s->in, errp);
     session_set_limit(p->s, TIME_NEVER);

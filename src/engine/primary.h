@@ -23,6 +23,7 @@ struct primary {
     VMStream *devices; /* an epoch's, saved during the pause */
 
     uint64_t epoch;             /* the last one begun */
+    int64_t send_until;         /* the guest stands still: when all must be sent; else 0 */
     int64_t last_start;         /* of the running epoch: when the guest was resumed */
     enum guest_request request; /* carried by the last acknowledged epoch */
 
@@ -42,6 +43,8 @@ void primary_resume(struct primary *p);
 bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Error **errp);
 /* What the API wants; false: the session ends (p->end). */
 bool primary_may_go_on(struct primary *p);
+/* Before every send: a backup whose heart beats but that takes nothing must not hold the guest for ever. */
+void primary_limit_send(struct primary *p);
 /* Encodes what is in staging into records of type and sends them; *crc goes on over their frames. */
 bool primary_send_staging(struct primary *p, enum wire_record type, uint64_t id, uint32_t *crc, Error **errp);
 /* The guest's request while no epoch need carry it. */

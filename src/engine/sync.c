@@ -29,6 +29,7 @@ static bool sync_round(struct primary *p, Error **errp)
         if (!primary_may_go_on(p) || !primary_request_before_epochs(p, errp))
             return false;
         staging_reset(p->staging);
+        primary_limit_send(p);
         if (!p->g->ops->collect(p->g, p->staging, true, &more, errp) ||
             !primary_send_staging(p, WIRE_SYNC_PAGES, 0, &crc, errp) ||
             !perdure_stream_flush(p->s->out, errp))
