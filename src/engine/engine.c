@@ -140,18 +140,19 @@ struct wishes engine_wishes(Engine *e)
 
 bool engine_start_session(Engine *e, struct session *s, Error **errp)
 {
+    bool started;
+
     task_lock(&e->lock);
     e->session = s;
     e->session_ended = false;
-    task_unlock(&e->lock);
     e->session_task = task_start(s->primary ? "primary" : "backup", session_run, s, errp);
-    if (e->session_task)
-        return true;
-    task_lock(&e->lock);
-    e->session = NULL;
+    started = e->session_task != NULL;
+    if (!started)
+        e->session = NULL;
     task_unlock(&e->lock);
-    session_free(s);
-    return false;
+    if (!started)
+        session_free(s);
+    return started;
 }
 
 bool engine_reap_session(Engine *e)

@@ -117,6 +117,7 @@ static void take_params(Engine *e, const struct session *s)
     memset(&e->figures, 0, sizeof(e->figures));
     e->wish = (struct wishes){.quit = e->wish.quit};
     e->guest_asks = false;
+    e->unknowns = 0;
     e->last_error[0] = 0;
     task_unlock(&e->lock);
 }
@@ -148,8 +149,8 @@ static bool try_only(Engine *e, const struct engine_params *p, Error **errp)
     return ok;
 }
 
-/* Waits for the last session to be quite over: the state says so a moment before. After a swap it is not over but goes
- * on with the roles changed. */
+/* Waits for the last session to be quite over: the state says so a moment before. After a swap it is not over
+ * but goes on with the roles changed. */
 static bool begin_busy(Engine *e, Error **errp)
 {
     bool ok = false;
@@ -235,7 +236,7 @@ static bool swap_locked(Engine *e, Error **errp)
 {
     e->wish.swap = true;
     task_broadcast(&e->changed);
-    while (session_is_on_locked(e) && e->wish.swap)
+    while (session_is_on_locked(e) && e->wish.swap && !(e->state == ENGINE_ASKING && e->unknowns))
         task_wait(&e->changed, &e->lock);
     e->wish.swap = false;
     if (e->role == ENGINE_BACKUP)
