@@ -133,10 +133,10 @@ void guest_memory_mark_dirty(GuestMemory *m, uint64_t gpa, uint64_t len)
         return;
     first = b->first_page + ((gpa - b->gpa) >> GUEST_PAGE_SHIFT);
     last = b->first_page + ((gpa - b->gpa + len - 1) >> GUEST_PAGE_SHIFT);
-    for (uint64_t page = first; page <= last; page++) {
-        if (!bitmap_test_atomic(m->dirty, page))
-            bitmap_set_atomic(m->dirty, page);
-    }
+    /* Not "if it is clear": a look that overtakes the write before it may see a bit that is being taken, and
+     * the page be copied without that write. */
+    for (uint64_t page = first; page <= last; page++)
+        bitmap_set_atomic(m->dirty, page);
 }
 
 static const struct ram_block *block_of_page(const GuestMemory *m, uint64_t page)
