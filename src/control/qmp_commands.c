@@ -10,12 +10,20 @@
 
 static const char *const no_args[] = {NULL};
 
-/* Runs fn on the machine that runs here, under the lock. */
+/* Runs fn on the machine that runs here, under the lock. A FENCED one stands still for good: a reset would
+ * wait for ever for its turn, and the end of the process for the reset. */
 static bool with_machine(Vm *vm, bool (*fn)(Machine *m, Error **errp), Error **errp)
 {
+    struct engine_status s;
     Machine *m;
     bool ok;
 
+    engine_status(vm_engine(vm), &s);
+    if (s.state == ENGINE_FENCED) {
+        error_setg(errp,
+                   "this side is FENCED: the arbiter gave the guest to the other side; quit this process");
+        return false;
+    }
     vm_lock(vm);
     m = vm_machine(vm, errp);
     ok = m && fn(m, errp);
@@ -77,18 +85,8 @@ static bool stop(void *opaque, json_t *args, json_t **ret, Error **errp)
 
 static bool cont(void *opaque, json_t *args, json_t **ret, Error **errp)
 {
-    struct engine_status s;
-
     (void)ret;
-    if (!qmp_args_only(args, no_args, errp))
-        return false;
-    engine_status(vm_engine(opaque), &s);
-    if (s.state == ENGINE_FENCED) {
-        error_setg(errp,
-                   "this side is FENCED: the arbiter gave the guest to the other side; quit this process");
-        return false;
-    }
-    return with_machine(opaque, machine_start, errp);
+    return qmp_args_only(args, no_args, errp) && with_machine(opaque, machine_start, errp);
 }
 
 static bool do_reset(Machine *m, Error **errp)

@@ -265,6 +265,20 @@ static void handle_signals(Vm *vm)
     }
 }
 
+/* Of a protected guest, or one that the other side runs, the state is not ours to keep: the guest goes on
+ * there. Its engine may also hold it still for good. */
+static Machine *machine_to_save(Vm *vm, Error **errp)
+{
+    struct engine_status status;
+
+    engine_status(vm->engine, &status);
+    if (status.role == ENGINE_BACKUP || status.state == ENGINE_UNPROTECTED)
+        return vm_machine(vm, errp);
+    error_setg(errp, "not saved: the guest is %s, and goes on at %s", engine_state_name(status.state),
+               status.peer);
+    return NULL;
+}
+
 static bool save_on_exit(Vm *vm)
 {
     Machine *m;
@@ -273,7 +287,7 @@ static bool save_on_exit(Vm *vm)
     if (!vm->options.save_on_exit[0] || vm->end != VM_END_QUIT)
         return true;
     vm_lock(vm);
-    m = vm_machine(vm, &err);
+    m = machine_to_save(vm, &err);
     if (m) {
         machine_stop(m);
         state_file_save(m, vm->options.save_on_exit, &err);

@@ -16,12 +16,18 @@ static bool start_loop(Machine *m, Error **errp)
 
 bool machine_pause(Machine *m, Error **errp)
 {
-    (void)errp;
+    bool quit;
+
     task_lock(&m->lock);
-    while (m->paused)
+    while (m->paused && !m->quit)
         task_wait(&m->changed, &m->lock);
+    quit = m->paused;
     m->paused = true;
     task_unlock(&m->lock);
+    if (quit) {
+        error_setg(errp, "the machine ends");
+        return false;
+    }
     vcpus_hold(&m->vcpus, VCPU_HOLD_PAUSE);
     loop_park(m->loop);
     return true;
@@ -241,7 +247,8 @@ static void carry_out_reset(Machine *m)
     Error *err = NULL;
     bool wanted, ok = true;
 
-    machine_pause(m, NULL);
+    if (!machine_pause(m, NULL)) /* an engine left it paused, and it ends like that */
+        return;
     wanted = wants_reset(m);
     if (wanted)
         ok = machine_reset_paused(m, &err);

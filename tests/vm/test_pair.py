@@ -181,8 +181,11 @@ def test_denied_primary_is_fenced(pair):
         ask_who_has(pair)
         require(not ask(pair, "status", wait_ms=500, check=False), "a FENCED guest answers")
         require(not frames.seen, "frames of a FENCED guest", len(frames.seen))
-    refused = pair.a.perdure("resume", pair.vm, check=False)
-    require(refused.returncode == 1 and "FENCED" in refused.stderr, "resume of a FENCED guest", refused)
+    for command in "resume", "reset", "stop":
+        refused = pair.a.perdure(command, pair.vm, check=False)
+        require(refused.returncode == 1 and "FENCED" in refused.stderr, command + " of a FENCED guest", refused)
+    pair.a.perdure("quit", pair.vm)
+    primary.wait(10)
 
 
 def test_silent_arbiter_holds_output_until_forced(pair):
