@@ -11,6 +11,7 @@
 
 Needs root. Everything it starts it ends, by pid; everything it makes is under one temporary directory and one name prefix.
 """
+import itertools
 import json
 import os
 import shutil
@@ -146,10 +147,12 @@ class Host:
 
 
 class Pair:
+    numbers = itertools.count()  # several may be there at once
+
     def __init__(self, build="build", vm="web"):
         self.program = os.path.join(TOP, build, "perdure")
         self.vm = vm
-        self.prefix = "pd%d" % os.getpid()
+        self.prefix = "pd%d-%d" % (os.getpid(), next(Pair.numbers))
         self.processes = []
         self.helpers = []
         self.number = 0

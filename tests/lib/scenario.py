@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 from pair import GUEST_IP, GUEST_MAC, Failure, Pair
 
@@ -223,24 +224,27 @@ class Qmp:
 
 def tell(pair):
     """What a reader of a failure wants to know."""
+    text = ""
     for process in pair.processes:
         state = "alive" if process.alive() else "exit %s" % process.popen.returncode
-        print("    --- pid %d on %s (%s): %s\n%s\n    --- its console: %s" % (
-            process.pid, process.host.name, state, " ".join(map(str, process.popen.args[5:])), process.log()[-4000:], process.output()[-600:]))
+        text += "    --- pid %d on %s (%s): %s\n%s\n    --- its console: %s\n" % (
+            process.pid, process.host.name, state, " ".join(map(str, process.popen.args[5:])), process.log()[-4000:], process.output()[-600:])
+    return text
 
 
 def run_one(name, function, build):
+    """Whether it passed; what it says comes out in one piece."""
     begin = time.monotonic()
+    text = ""
     try:
         with Pair(build) as pair:
             try:
                 function(pair)
             except BaseException:
-                tell(pair)
+                text = tell(pair)
                 raise
     except Exception:  # the next one is a test of its own
-        traceback.print_exc(file=sys.stdout)
-        print("FAILED: %s (%.1f s)" % (name, time.monotonic() - begin), flush=True)
+        print("%s%sFAILED: %s (%.1f s)" % (text, traceback.format_exc(), name, time.monotonic() - begin), flush=True)
         return False
     print("ok: %s (%.1f s)" % (name, time.monotonic() - begin), flush=True)
     return True
@@ -263,6 +267,7 @@ def run_tests(suite, namespace):
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default="build")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, help="as many at the same time")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     tests = {name: fn for name, fn in namespace.items() if name.startswith("test_") and callable(fn)}
@@ -271,6 +276,8 @@ def run_tests(suite, namespace):
         return
     need_kvm(suite)
     build = os.path.abspath(options.build)
-    passed = [run_one(name, tests[name], build) for name in options.names or tests]
+    names = options.names or list(tests)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        passed = list(pool.map(lambda name: run_one(name, tests[name], build), names))
     print("%s: %d passed, %d failed, 0 skipped" % (suite, sum(passed), len(passed) - sum(passed)))
     sys.exit(0 if all(passed) else 1)

@@ -239,7 +239,7 @@ def test_frozen_primary_returns(pair):
 
 def test_link_cut(pair):
     """Both live, both see the client, neither the other: exactly one goes on."""
-    primary, backup = protected(pair)
+    primary, backup = protected(pair, "--timeout", "1s")
     before = assert_well(pair)
     client = CountClient(pair)
     time.sleep(0.3)
@@ -330,7 +330,7 @@ def test_guest_panics(pair):
 # --- the user's wishes ---
 
 def test_stop_and_resume(pair):
-    protected(pair)
+    protected(pair, "--timeout", "1s")
     before = assert_well(pair)
     client = CountClient(pair)
     pair.a.perdure("stop", pair.vm)
@@ -496,7 +496,7 @@ def test_check_changes_nothing(pair):
 
 SUMMARY = {"p50", "p99", "max"}
 STATUS = {"name", "vcpus", "memory", "run_state", "role", "state", "pair", "generation", "epoch", "peer", "arbiter", "sync_pages_left",
-          "checkpoint", "last_error", "report"}
+          "checkpoint", "took_over_ns", "last_error", "report"}
 CHECKPOINT = {"interval_us", "rate_hz", "count", "pause_us", "dirty_pages", "ack_us", "output_held_us", "bytes_per_epoch", "staging_full",
               "verified", "pages"}
 

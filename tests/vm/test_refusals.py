@@ -375,7 +375,7 @@ def test_peer_that_never_answers(pair):
 
 
 def test_standby_dies_during_the_first_sync(pair):
-    primary = run_count(pair.a, memory="512M", cmdline="pages=100000")
+    primary = run_count(pair.a, memory="256M", cmdline="pages=40000")
     client = CountClient(pair)
     for delay in 0.0, 0.02, 0.1:
         backup = pair.b.standby()
@@ -397,7 +397,7 @@ def test_standby_dies_during_the_first_sync(pair):
 
 def test_primary_dies_during_the_first_sync(pair):
     """Nothing to take over: the standby listens again, for the next."""
-    primary = run_count(pair.a, memory="512M", cmdline="pages=100000")
+    primary = run_count(pair.a, memory="256M", cmdline="pages=40000")
     backup = pair.b.standby()
     pair.a.protect(pair.b, "--no-wait")
     primary.kill()
