@@ -8,7 +8,7 @@
 
 #include <inttypes.h>
 
-#define CLAIM_LIMIT (5 * NS_PER_S)
+#define CLAIM_LIMIT (10 * NS_PER_S) /* a command may need seconds to start */
 #define RETRY       (250 * NS_PER_MS)
 
 static enum arbiter_answer claim(struct session *s, enum arbiter_side side, bool permitted, Error **errp)
