@@ -1,0 +1,608 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One engine, and a peer that does what no engine does: records out of turn, false checksums,
+ * acknowledgements of something else. The engine names what is wrong, its guest is unharmed, and it is ready
+ * for the next peer.
+ */
+#include "fake_pair.h"
+
+#include "base/crc32c.h"
+#include "engine/wire.h"
+#include "stream/vmstream.h"
+
+struct world {
+    Engine *e;
+    struct fake_guest *g;
+    struct guest_factory factory;
+    struct fake_transport *t;
+    /* the peer's ends */
+    Channel *main, *beat;
+    VMStream *in, *out, *beat_in, *beat_out;
+    Task *task;
+    struct wire_hello hello;
+    /* a false backup */
+    void (*answer)(struct world *w, const struct wire_end *end);
+    bool protect_ok;
+    Error *err;
+};
+
+static Guest *factory_create(struct guest_factory *gf, VMStream *f, Error **errp)
+{
+    struct world *w = gf->opaque;
+    uint16_t type;
+    uint64_t id;
+
+    if (!perdure_stream_next(f, &type, &id)) {
+        error_setg(errp, "the configuration is empty");
+        return NULL;
+    }
+    perdure_stream_skip(f);
+    w->g = fake_guest_new();
+    return &w->g->guest;
+}
+
+static void factory_destroy(struct guest_factory *gf, Guest *g)
+{
+    struct world *w = gf->opaque;
+
+    (void)g;
+    fake_guest_free(w->g);
+    w->g = NULL;
+}
+
+static void open_world(struct world *w, bool primary)
+{
+    struct engine_owner owner = {.opaque = w, .factory = &w->factory};
+
+    memset(w, 0, sizeof(*w));
+    w->factory = (struct guest_factory){.create = factory_create, .destroy = factory_destroy, .opaque = w};
+    w->t = fake_transport_new();
+    if (primary) {
+        w->g = fake_guest_new();
+        fake_resume(&w->g->guest);
+    }
+    w->e = engine_new("vm", primary ? &w->g->guest : NULL, &w->t->t, &owner, NULL);
+    w->hello = (struct wire_hello){
+        .vm = "vm",
+        .pair = "0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11",
+        .generation = 1,
+        .session = 7,
+        .timeout_ns = 2 * NS_PER_S,
+        .interval_ns = 10 * NS_PER_MS,
+        .min_epoch_ns = NS_PER_MS,
+        .arbiter = "manual",
+        .ram_size = RAM_SIZE,
+    };
+}
+
+static void close_peer(struct world *w)
+{
+    VMStream *streams[] = {w->in, w->out, w->beat_in, w->beat_out};
+
+    for (size_t i = 0; i < 4; i++)
+        perdure_stream_close(streams[i]);
+    channel_close(w->main);
+    channel_close(w->beat);
+    w->in = w->out = w->beat_in = w->beat_out = NULL;
+    w->main = w->beat = NULL;
+}
+
+static void close_world(struct world *w)
+{
+    close_peer(w);
+    engine_free(w->e);
+    fake_guest_free(w->g);
+    fake_transport_free(w->t);
+    error_free(w->err);
+}
+
+struct want {
+    Engine *e;
+    enum engine_state state;
+};
+
+static bool reached(void *arg)
+{
+    struct want *want = arg;
+    struct engine_status s;
+
+    engine_status(want->e, &s);
+    return s.state == want->state;
+}
+
+static void await(struct world *w, enum engine_state state)
+{
+    wait_until(reached, &(struct want){w->e, state}, engine_state_name(state));
+}
+
+static void expect_last_error(struct world *w, const char *text)
+{
+    struct engine_status s;
+
+    engine_status(w->e, &s);
+    if (!strstr(s.last_error, text))
+        fail_msg("'%s' is not in '%s'", text, s.last_error);
+}
+
+/* --- a false primary against a backup --- */
+
+static uint16_t next(VMStream *in, char text[WIRE_TEXT_MAX])
+{
+    uint16_t type = 0;
+    uint64_t id;
+
+    text[0] = 0;
+    if (!wire_next(in, &type, &id, NULL))
+        return 0;
+    if (type == WIRE_REFUSE || type == WIRE_FAIL || type == WIRE_NOT_STARTED)
+        wire_get_text(in, text, NULL);
+    else
+        perdure_stream_skip(in);
+    return type;
+}
+
+static void expect_record(struct world *w, uint16_t want)
+{
+    char text[WIRE_TEXT_MAX];
+    uint16_t type = next(w->in, text);
+
+    if (type != want)
+        fail_msg("record 0x%x instead of 0x%x: %s", type, want, text);
+}
+
+static void expect_text(struct world *w, uint16_t want, const char *part)
+{
+    char text[WIRE_TEXT_MAX];
+    uint16_t type = next(w->in, text);
+
+    if (type != want || !strstr(text, part))
+        fail_msg("record 0x%x '%s', not 0x%x with '%s'", type, text, want, part);
+}
+
+static Channel *connect_to(struct world *w, enum wire_kind kind, VMStream **in, VMStream **out)
+{
+    Channel *ch = fake_connect(&w->t->t, "", 0, NULL);
+
+    channel_set_deadline(ch, clock_now() + PATIENCE);
+    *in = vmstream_new_reader(ch);
+    *out = vmstream_new_writer(ch);
+    w->hello.kind = kind;
+    wire_send_hello(*out, &w->hello, NULL);
+    return ch;
+}
+
+static void greet(struct world *w)
+{
+    char text[WIRE_TEXT_MAX];
+
+    w->main = connect_to(w, WIRE_KIND_MAIN, &w->in, &w->out);
+    expect_record(w, WIRE_HELLO_OK);
+    w->beat = connect_to(w, WIRE_KIND_HEARTBEAT, &w->beat_in, &w->beat_out);
+    assert_int_equal(next(w->beat_in, text), WIRE_HELLO_OK);
+}
+
+static void configure(struct world *w)
+{
+    VMStream *config = perdure_stream_open_memory(0);
+
+    greet(w);
+    wire_send(config, 1, 0, NULL);
+    wire_send_config(w->out, config, NULL);
+    perdure_stream_close(config);
+}
+
+static void start(struct world *w)
+{
+    configure(w);
+    expect_record(w, WIRE_CONFIG_OK);
+    wire_send(w->out, WIRE_START, 0, NULL);
+    expect_record(w, WIRE_STARTED);
+}
+
+/* One page and the constant device, as epoch; page_head spoils the page, end_tweak the end. */
+static void send_epoch(struct world *w, uint64_t page_head, uint64_t epoch,
+                       void (*tweak)(struct wire_end *end))
+{
+    VMStream *f = perdure_stream_open_memory(0);
+    struct wire_end end = {
+        .generation = 1, .epoch = epoch, .pages = 1, .flags = epoch == 1 ? WIRE_END_FIRST : 0};
+    const void *frames;
+    size_t size;
+
+    perdure_stream_begin(f, WIRE_PAGES, epoch);
+    perdure_stream_put_u64(f, page_head);
+    perdure_stream_end(f);
+    perdure_savevm_devices(f, NULL);
+    frames = perdure_stream_memory(f, &size);
+    end.crc = crc32c(0, frames, size);
+    if (tweak)
+        tweak(&end);
+    perdure_stream_append(w->out, f);
+    wire_send_end(w->out, &end, NULL);
+    perdure_stream_close(f);
+}
+
+static void be_standby(struct world *w)
+{
+    start(w);
+    send_epoch(w, 0, 1, NULL);
+    expect_record(w, WIRE_ACK);
+    await(w, ENGINE_STANDBY);
+}
+
+static void wrong_crc(struct wire_end *end)
+{
+    end->crc ^= 1;
+}
+
+static void wrong_generation(struct wire_end *end)
+{
+    end->generation++;
+}
+
+static void wrong_count(struct wire_end *end)
+{
+    end->pages++;
+}
+
+static void wrong_hash(struct wire_end *end)
+{
+    end->flags |= WIRE_END_HASHED;
+    end->hash = 1;
+}
+
+static void not_first(struct wire_end *end)
+{
+    end->flags ^= WIRE_END_FIRST;
+}
+
+static const struct {
+    uint64_t page_head;
+    uint64_t epoch;
+    void (*tweak)(struct wire_end *end);
+    const char *why;
+} bad_epochs[] = {
+    {0, 2, wrong_crc, "checksum"},
+    {0, 2, wrong_generation, "of generation 2"},
+    {0, 2, wrong_count, "the primary counted 2"},
+    {0, 2, wrong_hash, "verification failed"},
+    {0, 2, not_first, "first"},
+    {0, 3, NULL, "came after epoch 1"},
+    {RAM_SIZE / GUEST_PAGE_SIZE << 2, 2, NULL, "RAM has 256 pages"},
+    {3, 2, NULL, "kind 3"},
+};
+
+static void test_bad_epochs(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad_epochs) / sizeof(bad_epochs[0]); i++) {
+        struct world w;
+        uint64_t head = bad_epochs[i].page_head, epoch = bad_epochs[i].epoch;
+
+        open_world(&w, false);
+        engine_listen(w.e, NULL);
+        be_standby(&w);
+        send_epoch(&w, head, epoch, bad_epochs[i].tweak);
+        /* One that could be received whole is acknowledged before its content is compared. */
+        if (bad_epochs[i].tweak == wrong_hash)
+            expect_record(&w, WIRE_ACK);
+        expect_text(&w, WIRE_FAIL, bad_epochs[i].why);
+        close_peer(&w);
+        await(&w, ENGINE_LISTENING);
+        expect_last_error(&w, bad_epochs[i].why);
+        be_standby(&w);
+        close_world(&w);
+    }
+}
+
+static const struct {
+    enum wire_record type;
+    bool standby;
+    const char *why;
+} out_of_turn[] = {
+    {WIRE_START, true, "out of turn"},  {WIRE_SYNC_PAGES, true, "out of turn"},
+    {WIRE_RUN, true, "out of turn"},    {WIRE_RUN, false, "out of turn"},
+    {WIRE_ENDED, false, "out of turn"}, {WIRE_PAGES, true, "came after epoch 1"},
+};
+
+static void test_out_of_turn(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(out_of_turn) / sizeof(out_of_turn[0]); i++) {
+        struct world w;
+
+        open_world(&w, false);
+        engine_listen(w.e, NULL);
+        if (out_of_turn[i].standby)
+            be_standby(&w);
+        else
+            start(&w);
+        wire_send(w.out, out_of_turn[i].type, 9, NULL);
+        expect_text(&w, WIRE_FAIL, out_of_turn[i].why);
+        close_peer(&w);
+        await(&w, ENGINE_LISTENING);
+        close_world(&w);
+    }
+}
+
+/* Before there is a guest: whatever comes is refused. */
+static void test_nothing_before_config(void **state)
+{
+    (void)state;
+    for (uint16_t type = 0; type < 0x60; type++) {
+        struct world w;
+        uint16_t answer;
+        char text[WIRE_TEXT_MAX];
+
+        if (type == WIRE_PROBE || type == WIRE_GOODBYE)
+            continue;
+        open_world(&w, false);
+        engine_listen(w.e, NULL);
+        greet(&w);
+        wire_send(w.out, (enum wire_record)type, 0, NULL);
+        answer = next(w.in, text);
+        if (answer != WIRE_REFUSE && answer != 0)
+            fail_msg("0x%x was answered with 0x%x %s", type, answer, text);
+        close_peer(&w);
+        await(&w, ENGINE_LISTENING);
+        assert_null(w.g);
+        close_world(&w);
+    }
+}
+
+/* A standby that reads nonsense asks the arbiter: it has an epoch, and the primary may be gone mad. */
+static void test_nonsense_is_a_lost_link(void **state)
+{
+    struct world w;
+
+    (void)state;
+    open_world(&w, false);
+    engine_listen(w.e, NULL);
+    be_standby(&w);
+    channel_write(w.main, "this is no frame at all, is it?", 31, NULL);
+    await(&w, ENGINE_ASKING);
+    assert_true(engine_failover(w.e, true, NULL));
+    await(&w, ENGINE_UNPROTECTED);
+    close_world(&w);
+}
+
+static void test_greetings(void **state)
+{
+    struct world w;
+    VMStream *in, *out;
+    Channel *ch;
+
+    (void)state;
+    open_world(&w, false);
+    engine_listen(w.e, NULL);
+    start(&w);
+    /* a second primary; a heartbeat of nobody */
+    ch = connect_to(&w, WIRE_KIND_MAIN, &in, &out);
+    {
+        char text[WIRE_TEXT_MAX];
+
+        assert_int_equal(next(in, text), WIRE_REFUSE);
+        assert_non_null(strstr(text, "busy"));
+    }
+    perdure_stream_close(in);
+    perdure_stream_close(out);
+    channel_close(ch);
+    w.hello.session = 8;
+    ch = connect_to(&w, WIRE_KIND_HEARTBEAT, &in, &out);
+    {
+        char text[WIRE_TEXT_MAX];
+
+        assert_int_equal(next(in, text), WIRE_REFUSE);
+        assert_non_null(strstr(text, "no session"));
+    }
+    perdure_stream_close(in);
+    perdure_stream_close(out);
+    channel_close(ch);
+    close_world(&w);
+}
+
+static void test_memory_differs(void **state)
+{
+    struct world w;
+
+    (void)state;
+    open_world(&w, false);
+    engine_listen(w.e, NULL);
+    w.hello.ram_size *= 2;
+    configure(&w);
+    expect_text(&w, WIRE_REFUSE, "has 1 MiB of memory, the primary's 2 MiB");
+    close_world(&w);
+}
+
+/* --- a false backup against a primary --- */
+
+static void serve_heartbeat(void *arg)
+{
+    struct world *w = arg;
+    uint16_t type;
+    uint64_t id;
+
+    while (wire_next(w->beat_in, &type, &id, NULL) && wire_done(w->beat_in, NULL))
+        wire_send(w->beat_out, WIRE_PONG, id, NULL);
+}
+
+static Channel *take(struct world *w, VMStream **in, VMStream **out, struct wire_hello *h)
+{
+    Channel *ch = fake_accept(&w->t->t, NULL);
+    uint16_t type;
+    uint64_t id;
+
+    *in = vmstream_new_reader(ch);
+    *out = vmstream_new_writer(ch);
+    if (wire_next(*in, &type, &id, NULL) && wire_get_hello(*in, h, NULL))
+        wire_send(*out, WIRE_HELLO_OK, 0, NULL);
+    return ch;
+}
+
+/* Serves until w->answer has answered an epoch in its own way. */
+static void serve(void *arg)
+{
+    struct world *w = arg;
+    struct wire_hello h;
+    struct wire_end end;
+    uint16_t type;
+    uint64_t id;
+    Task *beat;
+
+    w->main = take(w, &w->in, &w->out, &h);
+    w->beat = take(w, &w->beat_in, &w->beat_out, &h);
+    beat = task_start("beat", serve_heartbeat, w, NULL);
+    while (wire_next(w->in, &type, &id, NULL)) {
+        if (type == WIRE_END) {
+            end = (struct wire_end){.epoch = id};
+            wire_get_end(w->in, &end, NULL);
+            w->answer(w, &end);
+            continue;
+        }
+        perdure_stream_skip(w->in);
+        if (type == WIRE_CONFIG)
+            wire_send(w->out, WIRE_CONFIG_OK, 0, NULL);
+        else if (type == WIRE_START)
+            wire_send(w->out, WIRE_STARTED, 0, NULL);
+    }
+    task_join(beat);
+}
+
+static void good_ack(struct world *w, const struct wire_end *end)
+{
+    struct wire_ack ack = {.generation = end->generation, .epoch = end->epoch, .crc = end->crc};
+
+    wire_send_ack(w->out, &ack, NULL);
+}
+
+static void ack_checksum(struct world *w, const struct wire_end *end)
+{
+    struct wire_end other = *end;
+
+    other.crc ^= end->epoch == 3;
+    good_ack(w, &other);
+}
+
+static void ack_generation(struct world *w, const struct wire_end *end)
+{
+    struct wire_end other = *end;
+
+    other.generation += end->epoch == 3;
+    good_ack(w, &other);
+}
+
+static void ack_epoch(struct world *w, const struct wire_end *end)
+{
+    struct wire_end other = *end;
+
+    other.epoch += end->epoch == 3;
+    good_ack(w, &other);
+}
+
+static void ack_first_checksum(struct world *w, const struct wire_end *end)
+{
+    struct wire_end other = *end;
+
+    other.crc ^= 1;
+    good_ack(w, &other);
+}
+
+static void say_fail(struct world *w, const struct wire_end *end)
+{
+    if (end->epoch == 3)
+        wire_send_text(w->out, WIRE_FAIL, "my disk is full", NULL);
+    else
+        good_ack(w, end);
+}
+
+static void say_running(struct world *w, const struct wire_end *end)
+{
+    if (end->epoch == 3)
+        wire_send(w->out, WIRE_RUNNING, 2, NULL);
+    else
+        good_ack(w, end);
+}
+
+static const struct {
+    void (*answer)(struct world *w, const struct wire_end *end);
+    const char *why;
+    bool asks;
+} false_answers[] = {
+    {ack_checksum, "checksum", true},     {ack_generation, "generation 2 epoch 3", true},
+    {ack_epoch, "epoch 4", true},         {ack_first_checksum, "checksum", true},
+    {say_fail, "my disk is full", false}, {say_running, "unexpected record of type 0x31", true},
+};
+
+static uint64_t look(struct fake_guest *g)
+{
+    uint64_t step;
+
+    fake_pause(&g->guest, NULL);
+    step = g->step;
+    fake_resume(&g->guest);
+    return step;
+}
+
+/* No output of an epoch that was not acknowledged as it should be leaves before the arbiter has spoken; then,
+ * manual grants the primary, the guest goes on with all of it. */
+static void test_false_answers(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(false_answers) / sizeof(false_answers[0]); i++) {
+        struct engine_params params;
+        struct engine_status s;
+        struct world w;
+        uint64_t step;
+
+        open_world(&w, true);
+        w.answer = false_answers[i].answer;
+        w.task = task_start("backup", serve, &w, NULL);
+        engine_params_default(&params);
+        params.timeout_ns = 5 * NS_PER_S;
+        if (!engine_protect(w.e, &params, false, &w.err))
+            fail_msg("%s", error_get_pretty(w.err));
+        await(&w, ENGINE_UNPROTECTED);
+        expect_last_error(&w, false_answers[i].why);
+        engine_status(w.e, &s);
+        assert_int_equal(strstr(s.report, "granted") != NULL, false_answers[i].asks);
+        step = look(w.g);
+        task_sleep_until(clock_now() + 20 * NS_PER_MS);
+        assert_true(look(w.g) > step);
+        task_join(w.task);
+        close_world(&w);
+    }
+}
+
+/* --- the shared registries --- */
+
+static void save_constant(VMStream *f, void *opaque)
+{
+    (void)opaque;
+    perdure_stream_put_u64(f, 42);
+}
+
+static int load_constant(VMStream *f, void *opaque, int version_id)
+{
+    (void)opaque;
+    (void)version_id;
+    return perdure_stream_get_u64(f) == 42 ? 0 : -22;
+}
+
+static const SaveVMHandlers constant = {.save_state = save_constant, .load_state = load_constant};
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bad_epochs),
+        cmocka_unit_test(test_out_of_turn),
+        cmocka_unit_test(test_nothing_before_config),
+        cmocka_unit_test(test_nonsense_is_a_lost_link),
+        cmocka_unit_test(test_greetings),
+        cmocka_unit_test(test_memory_differs),
+        cmocka_unit_test(test_false_answers),
+    };
+
+    task_mutex_init(&output.lock);
+    register_savevm_live("constant", 0, 1, &constant, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
