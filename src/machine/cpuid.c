@@ -11,6 +11,10 @@
 #define LEAF_XSAVE     0xdu
 #define LEAF_TOPOLOGY2 0x1fu
 
+#define LEAF_HYPERVISOR 0x40000000u
+#define LEAF_TIMING     0x40000010u
+#define LAPIC_TIMER_KHZ 1000000u /* of KVM's LAPIC */
+
 #define ECX_TSC_DEADLINE (1u << 24)
 #define ECX_HYPERVISOR   (1u << 31)
 
@@ -196,6 +200,18 @@ bool cpuid_make(const struct cpuid *supported, const char *model, struct cpuid *
     }
     error_setg(errp, "--cpu %s: unknown model (host, v2, v3 or v4)", model);
     return false;
+}
+
+void cpuid_add_timing(struct cpuid *c, uint32_t tsc_khz)
+{
+    struct kvm_cpuid_entry2 *first = find_mutable(c, LEAF_HYPERVISOR, 0);
+
+    if (!first || c->count == CPUID_ENTRIES_MAX || cpuid_find(c, LEAF_TIMING, 0))
+        return;
+    if (first->eax < LEAF_TIMING)
+        first->eax = LEAF_TIMING;
+    c->entries[c->count++] =
+        (struct kvm_cpuid_entry2){.function = LEAF_TIMING, .eax = tsc_khz, .ebx = LAPIC_TIMER_KHZ};
 }
 
 static void add_missing(char *text, size_t size, const char *name)

@@ -26,6 +26,9 @@ struct cpuid {
 bool cpuid_supported(const struct kvm *k, struct cpuid *ret, Error **errp);
 /* The list for a new machine. model: host, v2, v3 or v4; an error names what the host lacks for it. */
 bool cpuid_make(const struct cpuid *supported, const char *model, struct cpuid *ret, Error **errp);
+/* Says how fast the clocks run, where hypervisors say it (leaf 0x40000010): a guest need not measure, which
+ * goes wrong on a busy host. */
+void cpuid_add_timing(struct cpuid *c, uint32_t tsc_khz);
 /* Takes away what no guest is offered. */
 void cpuid_mask(struct cpuid *c);
 /* May a machine with this list (hostile) run on a host that supports that? The error names every missing

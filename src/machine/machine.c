@@ -122,8 +122,11 @@ static bool make_vcpus(Machine *m, bool from_stream, Error **errp)
         struct vcpu *v = &m->vcpus.cpu[i];
 
         limit_machine_check(v);
-        if (!check_tsc(m, v->fd, errp) || !set_cpuid(m, v, errp) ||
-            !(m->states[i] = vcpu_state_new(&m->kvm, v, errp)))
+        if (!check_tsc(m, v->fd, errp))
+            return false;
+        if (!from_stream)
+            cpuid_add_timing(&m->setup.cpuid, m->setup.tsc_khz);
+        if (!set_cpuid(m, v, errp) || !(m->states[i] = vcpu_state_new(&m->kvm, v, errp)))
             return false;
     }
     return true;

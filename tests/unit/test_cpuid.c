@@ -145,13 +145,24 @@ static void test_topology(void **state)
     assert_int_equal(leaf(&third, 0xb, 1)->eax, 0);
 }
 
+static void test_timing(void **state)
+{
+    struct cpuid h = host(), c;
+
+    (void)state;
+    assert_true(cpuid_make(&h, "host", &c, NULL));
+    cpuid_add_timing(&c, 2700000);
+    cpuid_add_timing(&c, 1); /* once */
+    assert_int_equal(leaf(&c, 0x40000000, 0)->eax, 0x40000010);
+    assert_int_equal(leaf(&c, 0x40000010, 0)->eax, 2700000);
+    assert_true(cpuid_check(&c, &h, NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_masking),
-        cmocka_unit_test(test_models),
-        cmocka_unit_test(test_check),
-        cmocka_unit_test(test_topology),
+        cmocka_unit_test(test_masking),  cmocka_unit_test(test_models), cmocka_unit_test(test_check),
+        cmocka_unit_test(test_topology), cmocka_unit_test(test_timing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
