@@ -106,9 +106,9 @@ class Cluster:
         self.wait_state(host, "PROTECTED", timeout=timeout)
         self.wait_state(peer, "STANDBY", timeout=30)
 
-    def protected_guest(self):
+    def protected_guest(self, cpus=1):
         """The start of every scenario: the guest on A, protected to B. Returns the jobs of both sides."""
-        run = self.run_guest(self.a)
+        run = self.run_guest(self.a, cpus)
         standby = self.standby(self.b)
         self.protect(self.a, self.b)
         return run, standby

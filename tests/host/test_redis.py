@@ -14,13 +14,17 @@ import time
 import runner
 from hosts import *  # pylint: disable=wildcard-import,unused-wildcard-import
 
-SOME = 30  # replies that show that the service goes on; about ten come in a second
+SOME = 30  # replies that show that the service goes on; on an idle machine a hundred come in a second
+
+
+def tell_gap(client):
+    print(f"    {client.replies} replies, longest gap {client.longest_gap():.1f} s", flush=True)
 
 
 def test_a_power_cut(cluster):
-    """A loses power; and when it is back as the standby, B does."""
+    """A loses power; and when it is back as the standby, B does. The guest has two processors."""
     a, b = cluster.a, cluster.b
-    cluster.protected_guest()
+    cluster.protected_guest(cpus=2)
     with Client() as client:
         client.wait_more(SOME)
         a.power_cut()
@@ -32,7 +36,7 @@ def test_a_power_cut(cluster):
         client.wait_more(SOME)
         b.power_cut()
         client.wait_more(SOME, timeout=90)
-        print(f"    {client.replies} replies, longest gap {client.longest_gap():.1f} s")
+        tell_gap(client)
     cluster.assert_hosts_showed("A", "B", "A")
 
 
@@ -53,6 +57,7 @@ def test_a_frozen(cluster):
         cluster.wait_state(a, "FENCED")
         fenced = time.monotonic()
         client.wait_more(SOME)
+        tell_gap(client)
         time.sleep(3)
     # Frames that B had acknowledged, and that stood in A's queues when it froze, may still leave: their beacons tell.
     cluster.assert_hosts_showed("A", "B")
@@ -84,6 +89,7 @@ def test_path_cut(cluster):
         client.wait_more(SOME)
         winner.power_cut()
         client.wait_more(SOME, timeout=90)
+        tell_gap(client)
 
 
 def settled(cluster):
@@ -116,6 +122,7 @@ def test_b_power_cut(cluster):
         client.wait_more(SOME)
         a.power_cut()
         client.wait_more(SOME, timeout=90)
+        tell_gap(client)
     cluster.assert_hosts_showed("A", "B")
 
 
@@ -135,6 +142,7 @@ def restart_while_protected(cluster, word):
         client.wait_more(SOME)
         a.power_cut()
         client.wait_more(SOME, timeout=90)
+        tell_gap(client)
     cluster.assert_hosts_showed("A", "A", "B")
 
 
@@ -164,7 +172,7 @@ def test_guest_poweroff(cluster):
 
 
 def test_ten_swaps(cluster):
-    """Ten planned changes of role in a row, over one connection."""
+    """Ten planned changes of role in a row, over one connection; each leaves the guest protected to where it came from."""
     cluster.protected_guest()
     primary, backup = cluster.a, cluster.b
     order = [primary.name]
@@ -174,21 +182,10 @@ def test_ten_swaps(cluster):
             primary.run("perdure swap web", timeout=90)
             primary, backup = backup, primary
             order.append(primary.name)
-            protect_again(cluster, primary, backup)
+            cluster.wait_protected(primary, backup)
         client.wait_more(SOME)
-        print(f"    {client.replies} replies, longest gap {client.longest_gap():.1f} s")
+        tell_gap(client)
     cluster.assert_hosts_showed(*order)
-
-
-def protect_again(cluster, primary, backup):
-    """After a change of role: the former primary is a standby, by itself or made one here."""
-    cluster.wait_state(primary, "UNPROTECTED", "SYNCING", "PROTECTED")
-    if cluster.state(primary) == "UNPROTECTED":
-        if cluster.state(backup) != "LISTENING":
-            end_perdure(backup)
-            cluster.standby(backup)
-        cluster.protect(primary, backup)
-    cluster.wait_protected(primary, backup)
 
 
 def long_test_ten_power_cuts(cluster):
