@@ -12,7 +12,7 @@
 
 #define GREETING_LIMIT (5 * NS_PER_S)  /* a peer that says nothing keeps the others waiting */
 #define CHECK_LIMIT    (60 * NS_PER_S) /* kernel and initrd come over, a machine is built */
-#define ENDING_LIMIT   (2 * NS_PER_S)  /* for the session before to be out of the way */
+#define ENDING_LIMIT   (5 * NS_PER_S)  /* for the session before to be out of the way: a machine is freed */
 
 struct greeting {
     Engine *e;
@@ -56,7 +56,7 @@ static void wait_for_ending(Engine *e)
     int64_t until = clock_now() + ENDING_LIMIT;
 
     task_lock(&e->lock);
-    while (e->session && !e->session_ended && e->state == ENGINE_LISTENING && !e->wish.quit &&
+    while (e->session && !e->session_ended && e->session->closing && !e->wish.quit &&
            task_wait_until(&e->changed, &e->lock, until))
         ;
     task_unlock(&e->lock);

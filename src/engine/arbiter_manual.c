@@ -15,16 +15,10 @@ static enum arbiter_answer claim(Arbiter *a, const struct arbiter_claim *c, int6
     if ((c->side == ARBITER_BACKUP) == c->permitted)
         return ARBITER_GRANTED;
     if (c->side == ARBITER_PRIMARY)
-        error_setg(
-            errp,
-            "the link broke while the other side was taking over: look whether '%s' runs there, and if "
-            "it does not, use unprotect --force",
-            c->vm);
+        error_setg(errp, "the link broke while the other side was taking over: look whether '%s' runs there",
+                   c->vm);
     else
-        error_setg(errp,
-                   "nobody but you can say whether the primary at %s is dead: if it is, use failover "
-                   "--peer-is-dead",
-                   c->peer);
+        error_setg(errp, "nobody but you can say whether the primary at %s is dead", c->peer);
     return ARBITER_UNKNOWN;
 }
 

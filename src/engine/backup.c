@@ -136,6 +136,7 @@ static bool on_goodbye(struct backup *b, Error **errp)
     if (!wire_get_text(b->s->in, text, errp))
         return false;
     b->end = SESSION_GOODBYE;
+    session_mark_closing(b->s); /* before the primary's user can try again */
     engine_event(b->e, "PERDURE_GOODBYE", "the primary ended protection: %s", text);
     return wire_send(b->s->out, WIRE_GOODBYE_OK, 0, errp);
 }
@@ -270,6 +271,7 @@ static void finish(struct backup *b, enum session_end end, const char *why)
         take_over(b);
         return;
     }
+    session_mark_closing(b->s);
     /* Also when what came made no sense: the primary's user should read why. */
     if (end == SESSION_FAILED || end == SESSION_LINK_LOST)
         give_up(b, why);

@@ -114,6 +114,7 @@ void backup_drop(struct backup *b, const char *why)
     enum engine_state state;
     Error *err = NULL;
 
+    session_mark_closing(b->s);
     if (b->replicating && !replication_stop_all(false, &err))
         engine_note_error(e, err);
     error_free(err);

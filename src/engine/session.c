@@ -80,6 +80,13 @@ void session_linger(struct session *s)
         perdure_stream_skip(s->in);
 }
 
+void session_mark_closing(struct session *s)
+{
+    task_lock(&s->e->lock);
+    s->closing = true;
+    task_unlock(&s->e->lock);
+}
+
 static void mark_ended(struct session *s)
 {
     Engine *e = s->e;

@@ -33,6 +33,7 @@ struct session {
     Arbiter *arbiter;
     char peer[256];
     bool primary; /* the role that runs now */
+    bool closing; /* under the engine's lock */
     bool swapped; /* not the first role on this link: the greeting is repeated over it */
     struct report report;
     int64_t last_ack; /* when the last epoch was acknowledged; 0: never */
@@ -49,6 +50,8 @@ bool session_link_broken(struct session *s);
 /* *errp is set: if the link was taken down, what took it down is the first error, and the failure of a call
  * under way its consequence. */
 void session_blame_link(struct session *s, Error **errp);
+/* From here on a new primary is made to wait for this session's end, not refused as a second one. */
+void session_mark_closing(struct session *s);
 /* Lets the peer read what was sent before the connection goes: waits a moment for its end. */
 void session_linger(struct session *s);
 /* For at most ns; TIME_NEVER: only the link's own silence ends a read. */

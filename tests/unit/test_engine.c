@@ -256,8 +256,10 @@ static void test_unprotect(void **state)
         protect(w, &w->a);
         assert_true(engine_unprotect(w->a.e, false, &err));
         assert_int_equal(status_of(&w->a).state, ENGINE_UNPROTECTED);
-        await(w->b.e, ENGINE_LISTENING, 0);
         assert_false(held());
+        if (i)
+            continue; /* and protect again at once: the backup is not "busy" */
+        await(w->b.e, ENGINE_LISTENING, 0);
         assert_goes_on(&w->a);
     }
     assert_false(engine_unprotect(w->a.e, false, &err));
