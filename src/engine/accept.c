@@ -50,7 +50,8 @@ static void refuse(struct greeting *gr, const char *text)
     wire_send_text(gr->out, WIRE_REFUSE, text, NULL);
 }
 
-/* A session that is ending is not "busy". */
+/* A session that is ending is not "busy", whatever its state is still called: the primary may be quick to
+ * come again. */
 static void wait_for_ending(Engine *e)
 {
     int64_t until = clock_now() + ENDING_LIMIT;
@@ -151,9 +152,11 @@ static bool try_config(struct greeting *gr, Error **errp)
         wire_unexpected(gr->in, type, "checking a configuration");
     if (perdure_stream_error(gr->in, errp) || !wire_get_config(gr->in, &config, &size, errp))
         return false;
-    if (gr->e->guest) { /* a swap left it here: it fits, and a process holds one guest */
+    if (gr->e->guest) { /* a swap left it here, and a process holds one guest */
+        bool ok = session_config_fits(gr->e->guest, config, size, errp);
+
         free(config);
-        return true;
+        return ok;
     }
     f = perdure_stream_open_buffer(config, size);
     if (f)

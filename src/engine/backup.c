@@ -66,7 +66,7 @@ static bool make_guest(struct backup *b, const void *config, size_t size, Error 
     VMStream *f;
 
     if (e->guest)
-        return true;
+        return session_config_fits(e->guest, config, size, errp);
     f = perdure_stream_open_buffer(config, size);
     if (!f) {
         error_setg(errp, "out of memory");

@@ -2,6 +2,7 @@
 #include "engine/session.h"
 
 #include <errno.h>
+#include <string.h>
 
 #define CONFIG_RESERVE (64 * 1024)
 
@@ -49,5 +50,26 @@ bool session_send_config(VMStream *in, VMStream *out, Guest *g, Error **errp)
         ok = g->ops->save_config(g, config, errp) && wire_send_config(out, config, errp) &&
              expect(in, WIRE_CONFIG_OK, "waiting for the answer to a configuration", errp);
     perdure_stream_close(config);
+    return ok;
+}
+
+bool session_config_fits(Guest *g, const void *config, size_t size, Error **errp)
+{
+    VMStream *own = perdure_stream_open_memory(CONFIG_RESERVE);
+    const void *data;
+    size_t own_size;
+    bool ok = false;
+
+    if (!own) {
+        error_setg(errp, "out of memory");
+    } else if (g->ops->save_config(g, own, errp)) {
+        data = perdure_stream_memory(own, &own_size);
+        ok = own_size == size && !memcmp(data, config, size);
+        if (!ok)
+            error_setg(errp,
+                       "this side still has the machine of a protection before, and the primary's is not the "
+                       "same any more: start the standby anew");
+    }
+    perdure_stream_close(own);
     return ok;
 }

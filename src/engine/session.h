@@ -61,6 +61,8 @@ void session_set_limit(struct session *s, int64_t ns);
  * refuses. */
 bool session_greet(VMStream *in, VMStream *out, const struct wire_hello *h, Error **errp);
 bool session_send_config(VMStream *in, VMStream *out, Guest *g, Error **errp);
+/* Of a backup that has its guest from a swap: is it the one that a primary sends the configuration of? */
+bool session_config_fits(Guest *g, const void *config, size_t size, Error **errp);
 
 enum session_end primary_run(struct session *s);
 enum session_end backup_run(struct session *s);

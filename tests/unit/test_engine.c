@@ -443,15 +443,9 @@ static void stranger_close(struct stranger *st)
     channel_close(st->beat);
 }
 
-/* A swap leaves a guest here: it alone does not make a START one in turn. */
-static void test_start_out_of_turn(void **state)
+/* Side a becomes a backup that listens, with the guest that a swap left there. */
+static void leave_guest(struct world *w)
 {
-    struct world *w = *state;
-    char text[WIRE_TEXT_MAX];
-    struct stranger st;
-    uint16_t type;
-    uint64_t id;
-
     protect(w, &w->a);
     assert_true(engine_swap(w->a.e, NULL));
     await(w->b.e, ENGINE_PROTECTED, 2);
@@ -461,14 +455,49 @@ static void test_start_out_of_turn(void **state)
     w->b.e = NULL;
     w->t->down = false;
     assert_true(engine_listen(w->a.e, NULL));
+}
+
+static void assert_refused(struct stranger *st, const char *why)
+{
+    char text[WIRE_TEXT_MAX];
+    uint16_t type;
+    uint64_t id;
+
+    assert_true(wire_next(st->in, &type, &id, NULL));
+    assert_int_equal(type, WIRE_REFUSE);
+    assert_true(wire_get_text(st->in, text, NULL));
+    assert_non_null(strstr(text, why));
+}
+
+/* A guest that is there already does not make a START one in turn. */
+static void test_start_out_of_turn(void **state)
+{
+    struct world *w = *state;
+    struct stranger st;
+
+    leave_guest(w);
     stranger_connect(w, &st);
     assert_true(wire_send(st.out, WIRE_START, 0, NULL));
-    assert_true(wire_next(st.in, &type, &id, NULL));
-    assert_int_equal(type, WIRE_REFUSE);
-    assert_true(wire_get_text(st.in, text, NULL));
-    assert_non_null(strstr(text, "out of turn"));
+    assert_refused(&st, "out of turn");
     stranger_close(&st);
     await(w->a.e, ENGINE_LISTENING, 0);
+}
+
+static void test_guest_left_by_a_swap(void **state)
+{
+    struct world *w = *state;
+    VMStream *config = perdure_stream_open_memory(0);
+    struct stranger st;
+
+    leave_guest(w);
+    stranger_connect(w, &st);
+    perdure_stream_begin(config, 1, 0);
+    perdure_stream_put_u64(config, RAM_SIZE + 1);
+    perdure_stream_end(config);
+    assert_true(wire_send_config(st.out, config, NULL));
+    perdure_stream_close(config);
+    assert_refused(&st, "not the same any more");
+    stranger_close(&st);
 }
 
 /* --- silence --- */
@@ -661,6 +690,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reset, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_poweroff, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_start_out_of_turn, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_guest_left_by_a_swap, set_up, tear_down),
         cmocka_unit_test(test_stall_is_forgiven_once),
         cmocka_unit_test(test_states),
         cmocka_unit_test(test_file_arbiter),
