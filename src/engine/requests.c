@@ -209,11 +209,12 @@ static bool unprotect_locked(Engine *e, bool force, Error **errp)
     if (e->state == ENGINE_UNPROTECTED)
         return true;
     if (e->state == ENGINE_ASKING)
-        error_setg(errp,
-                   "the backup does not answer, and arbiter %s neither (%s); if you are sure that the guest "
-                   "does not "
-                   "run on the other side: unprotect --force",
-                   e->arbiter, e->last_error);
+        error_setg(
+            errp,
+            "the backup does not answer, and arbiter %s neither (%s); if you are sure that the guest does "
+            "not run "
+            "on the other side, and have ended the standby there, which would still ask: unprotect --force",
+            e->arbiter, e->last_error);
     else
         error_setg(errp, "'%s' is %s now: the other side runs the guest", e->vm, engine_state_name(e->state));
     return false;
