@@ -18,6 +18,7 @@ import argparse
 import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -232,6 +233,16 @@ def tell(pair):
     return text
 
 
+def assert_clean(pair):
+    """No process crashed, and no sanitizer complained."""
+    for process in pair.processes:
+        log = process.log()
+        require("runtime error:" not in log and "Sanitizer" not in log, "a sanitizer's report", log[-4000:])
+        crashed = not process.alive() and process.popen.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL,
+                                                                       -signal.SIGFPE)
+        require(not crashed, "a process crashed", process.popen.returncode, log[-2000:])
+
+
 def run_one(name, function, build):
     """Whether it passed; what it says comes out in one piece."""
     begin = time.monotonic()
@@ -240,6 +251,7 @@ def run_one(name, function, build):
         with Pair(build) as pair:
             try:
                 function(pair)
+                assert_clean(pair)
             except BaseException:
                 text = tell(pair)
                 raise
