@@ -363,7 +363,7 @@ const char *vm_run_state(Vm *vm)
     const char *state = "inmigrate";
     Machine *m;
 
-    switch (vm->end) {
+    switch (atomic_load(&vm->end)) {
     case VM_END_POWEROFF:
         return "shutdown";
     case VM_END_PANIC:
