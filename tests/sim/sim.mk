@@ -10,8 +10,11 @@ $(B)/tests/sim/sim $(B)/tests/sim/selftest: $(B)/tests/sim/%: $(B)/tests/sim/%_m
 
 -include $(sim_obj:.o=.d) $(B)/tests/sim/sim_main.d $(B)/tests/sim/selftest_main.d
 
-# A self test of the world, then 1,000 seeds, the planted bugs and the replay: one closing line for all.
-check-sim: $(B)/tests/sim/selftest $(B)/tests/sim/sim
-	$(Q)$(B)/tests/sim/selftest && $(B)/tests/sim/sim --check
+# A self test of the world, then the seeds, the planted bugs and the replay. The sanitizers cost several times as much: fewer seeds.
+SIM_SEEDS ?= $(if $(findstring thread,$(SAN)),100,$(if $(SAN),300,1000))
 
-.PHONY: check-sim
+check-sim check-sim-long: $(B)/tests/sim/selftest $(B)/tests/sim/sim
+	$(Q)$(B)/tests/sim/selftest && $(B)/tests/sim/sim --check --seeds $(SIM_SEEDS)
+check-sim-long: SIM_SEEDS := 30000
+
+.PHONY: check-sim check-sim-long

@@ -21,6 +21,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#define LEAKS() __lsan_do_recoverable_leak_check()
+#else
+#define LEAKS() 0
+#endif
+
 #define SECONDS_PER_SEED 120 /* of real time, before a run counts as hung */
 
 /* The bugs that the checkers must find: fault points in the engine. */
@@ -63,6 +70,9 @@ static struct result simulate(uint64_t seed)
     r.hash = sim_trace_hash();
     r.switches = sim_switches();
     scenario_summary(r.summary, sizeof(r.summary));
+    /* What a host had when it died is leaked by nature. */
+    if (!sim_node_crashes() && LEAKS())
+        sim_fail("memory is leaked");
     return r;
 }
 

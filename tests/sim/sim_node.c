@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 static struct engine_params params;
+static unsigned crashes;
 
 static struct sim_node *node_of(const SimHost *h)
 {
@@ -181,6 +182,7 @@ void sim_node_crash(struct sim_node *n, enum sim_death how)
 
     if (sim_host_state(n->host) == SIM_HOST_DEAD)
         return;
+    crashes++;
     sim_trace("%s dies (%s)", sim_host_name(n->host), ways[how]);
     sim_link_host_died(n->host, how);
     sim_host_kill(n->host);
@@ -199,6 +201,11 @@ static void crash_now(SimHost *h)
 void sim_node_on_doom(bool (*fn)(struct sim_node *n))
 {
     doomed = fn;
+}
+
+unsigned sim_node_crashes(void)
+{
+    return crashes;
 }
 
 void sim_node_crash_after(struct sim_node *n, uint64_t bytes)

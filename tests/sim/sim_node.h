@@ -56,6 +56,8 @@ struct command *sim_node_command(struct sim_node *n, enum node_command what, uns
 void sim_node_quit(struct sim_node *n);
 /* Its power is cut, or its process killed. */
 void sim_node_crash(struct sim_node *n, enum sim_death how);
+/* How many have crashed so far. */
+unsigned sim_node_crashes(void);
 void sim_node_crash_after(struct sim_node *n, uint64_t bytes);
 /* The same, within the end of one of its next epochs: pages sent, the rest not, or not all of it. */
 void sim_node_crash_in_epoch(struct sim_node *n, unsigned nth, uint64_t bytes);
