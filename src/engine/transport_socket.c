@@ -17,26 +17,28 @@ struct security {
 struct transport_socket {
     struct transport t;
     struct task_mutex lock;
-    struct security *security; /* NULL: plain, and only within this host */
+    struct security *security;  /* of connections made here; NULL: plain, and only within this host */
+    struct security *listening; /* of those accepted: as it was when listening began */
     Listener *listener;
     Doorman *doorman; /* made by the first accept */
 };
 
-/* What holds from now on; stays valid as long as the transport. */
-static struct security security_of(struct transport_socket *ts)
+/* What it points to stays valid as long as the transport. */
+static struct security security_of(struct transport_socket *ts, struct security *const *which)
 {
     struct security sec = {0};
 
     task_lock(&ts->lock);
-    if (ts->security)
-        sec = *ts->security;
+    if (*which)
+        sec = **which;
     task_unlock(&ts->lock);
     return sec;
 }
 
 static Channel *socket_connect(struct transport *t, const char *address, int64_t deadline, Error **errp)
 {
-    struct security sec = security_of(t->opaque);
+    struct transport_socket *ts = t->opaque;
+    struct security sec = security_of(ts, &ts->security);
     Channel *ch;
 
     if (!sec.psk && !sec.insecure && !channel_address_is_local(address)) {
@@ -60,7 +62,8 @@ static Channel *socket_connect(struct transport *t, const char *address, int64_t
 /* Takes ch; NULL: refused. */
 static Channel *authenticate(void *opaque, Channel *ch, Error **errp)
 {
-    struct security sec = security_of(opaque);
+    struct transport_socket *ts = opaque;
+    struct security sec = security_of(ts, &ts->listening);
 
     if (!sec.psk && !sec.insecure && !channel_peer_is_local(ch)) {
         error_setg(errp,
@@ -139,6 +142,9 @@ bool transport_socket_listen(struct transport *t, const char *address, const cha
 {
     struct transport_socket *ts = t->opaque;
 
+    task_lock(&ts->lock);
+    ts->listening = ts->security;
+    task_unlock(&ts->lock);
     ts->listener = listener_new(address, errp);
     if (ts->listener && ret_address)
         *ret_address = listener_address(ts->listener);
