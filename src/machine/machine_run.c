@@ -69,22 +69,6 @@ void machine_resume(Machine *m)
     machine_tell(m, MACHINE_ERROR);
 }
 
-bool machine_start(Machine *m, Error **errp)
-{
-    bool ok;
-
-    task_lock(&m->lock);
-    ok = start_loop(m, errp);
-    if (ok) {
-        m->state.running = true;
-        vcpus_release(&m->vcpus, VCPU_HOLD_USER);
-    }
-    task_unlock(&m->lock);
-    if (ok)
-        machine_tell(m, MACHINE_RUNNING);
-    return ok;
-}
-
 void machine_stop(Machine *m)
 {
     task_lock(&m->lock);
@@ -116,6 +100,15 @@ static void tell_owner(Machine *m, enum guest_request what)
     }
 }
 
+/* Lock held, no engine in charge: a reset is the worker's to do. */
+static void want_reset(Machine *m, enum guest_request what)
+{
+    if (what != GUEST_REQUEST_RESET)
+        return;
+    m->reset_wanted = true;
+    task_broadcast(&m->changed);
+}
+
 void machine_request(Machine *m, enum guest_request what)
 {
     void (*on_request)(void *opaque) = m->guest.on_request;
@@ -126,10 +119,8 @@ void machine_request(Machine *m, enum guest_request what)
     if (first) {
         m->state.request = what;
         vcpus_hold_soon(&m->vcpus, VCPU_HOLD_REQUEST);
-    }
-    if (first && !on_request && what == GUEST_REQUEST_RESET) {
-        m->reset_wanted = true;
-        task_broadcast(&m->changed);
+        if (!on_request)
+            want_reset(m, what);
     }
     task_unlock(&m->lock);
     if (!first)
@@ -138,6 +129,28 @@ void machine_request(Machine *m, enum guest_request what)
         on_request(m->guest.on_request_opaque);
     else
         tell_owner(m, what);
+}
+
+/* A guest that came from a state file may have ended before it was saved. */
+bool machine_start(Machine *m, Error **errp)
+{
+    enum guest_request request;
+    bool ok;
+
+    task_lock(&m->lock);
+    ok = start_loop(m, errp);
+    if (ok) {
+        m->state.running = true;
+        apply_run_state(m);
+    }
+    request = m->guest.on_request ? GUEST_REQUEST_NONE : (enum guest_request)m->state.request;
+    want_reset(m, request);
+    task_unlock(&m->lock);
+    if (!ok)
+        return false;
+    machine_tell(m, MACHINE_RUNNING);
+    tell_owner(m, request);
+    return true;
 }
 
 void machine_power_button(Machine *m)

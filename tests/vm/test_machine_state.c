@@ -233,6 +233,33 @@ static void test_request_travels(void **state)
     vm_end(m);
 }
 
+/* A guest that had ended when it was saved does not run on, and its owner is told. */
+static void test_ended_in_file(void **state)
+{
+    Machine *m = vm_boot("ends", 1, "p");
+    VMStream *file = perdure_stream_open_memory(1 << 20), *f;
+    Error *err = NULL;
+    const void *data;
+    size_t size;
+
+    (void)state;
+    vm_wait_event(MACHINE_POWEROFF, 1);
+    VM_OK(machine_save(m, file, &err));
+    machine_free(m);
+    data = perdure_stream_memory(file, &size);
+    f = perdure_stream_open_buffer(data, size);
+    m = machine_restore(f, vm_here(), &err);
+    VM_OK(m != NULL);
+    vm_listen(m);
+    VM_OK(machine_start(m, &err));
+    vm_wait_event(MACHINE_POWEROFF, 2);
+    vm_sleep_ms(10);
+    assert_int_equal(vm_console_count('B'), 0);
+    perdure_stream_close(f);
+    perdure_stream_close(file);
+    vm_end(m);
+}
+
 /* A machine that was cleared is as good as a new one. */
 static void test_clear(void **state)
 {
@@ -367,7 +394,8 @@ int main(void)
         cmocka_unit_test(test_dirty_by_device), cmocka_unit_test(test_move_one),
         cmocka_unit_test(test_move_two),        cmocka_unit_test(test_loaded_is_saved),
         cmocka_unit_test(test_request_travels), cmocka_unit_test(test_state_file),
-        cmocka_unit_test(test_hostile_state),   cmocka_unit_test(test_clear),
+        cmocka_unit_test(test_hostile_state),   cmocka_unit_test(test_ended_in_file),
+        cmocka_unit_test(test_clear),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
