@@ -3,8 +3,6 @@
 #include "fake_pair.h"
 
 #include "engine/session.h"
-#include "engine/state.h"
-
 #include <errno.h>
 #include <unistd.h>
 
@@ -562,87 +560,6 @@ static void test_stall_is_forgiven_once(void **state)
     link_close(&l);
 }
 
-/* --- states and arbiters --- */
-
-static void test_states(void **state)
-{
-    (void)state;
-    assert_true(
-        engine_transition_allowed(ENGINE_PRIMARY, ENGINE_UNPROTECTED, ENGINE_PRIMARY, ENGINE_SYNCING));
-    assert_false(
-        engine_transition_allowed(ENGINE_PRIMARY, ENGINE_FENCED, ENGINE_PRIMARY, ENGINE_UNPROTECTED));
-    assert_false(
-        engine_transition_allowed(ENGINE_BACKUP, ENGINE_STANDBY, ENGINE_PRIMARY, ENGINE_UNPROTECTED));
-    for (int i = 0; i < engine_transition_count; i++)
-        assert_int_not_equal(engine_transitions[i].from, ENGINE_FENCED);
-}
-
-static enum arbiter_answer ask(const char *spec, uint64_t generation, enum arbiter_side side)
-{
-    struct arbiter_claim c = {.pair = "0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11",
-                              .generation = generation,
-                              .side = side,
-                              .vm = "vm",
-                              .peer = "memory:b"};
-    Arbiter *a = arbiter_new(spec, NULL);
-    enum arbiter_answer answer;
-
-    assert_non_null(a);
-    assert_string_equal(a->kind, spec);
-    answer = arbiter_claim(a, &c, clock_now() + 300 * NS_PER_MS, NULL);
-    arbiter_free(a);
-    return answer;
-}
-
-static void test_file_arbiter(void **state)
-{
-    char dir[] = "/tmp/test_engine.XXXXXX", spec[64], path[128];
-
-    (void)state;
-    assert_non_null(mkdtemp(dir));
-    snprintf(spec, sizeof(spec), "file:%s", dir);
-    assert_int_equal(ask(spec, 1, ARBITER_BACKUP), ARBITER_GRANTED);
-    assert_int_equal(ask(spec, 1, ARBITER_PRIMARY), ARBITER_DENIED);
-    assert_int_equal(ask(spec, 1, ARBITER_BACKUP), ARBITER_GRANTED);
-    assert_int_equal(ask(spec, 2, ARBITER_PRIMARY), ARBITER_GRANTED);
-    assert_int_equal(ask(spec, 2, ARBITER_BACKUP), ARBITER_DENIED);
-    for (int i = 1; i <= 2; i++) {
-        snprintf(path, sizeof(path), "%s/0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11.%d", dir, i);
-        assert_int_equal(unlink(path), 0);
-    }
-    assert_int_equal(rmdir(dir), 0); /* nothing else was left there */
-    assert_null(arbiter_new(spec, NULL));
-}
-
-static void write_script(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-
-    assert_non_null(f);
-    fprintf(f, "#!/bin/sh\n%s\n", text);
-    fclose(f);
-}
-
-static void test_command_arbiter(void **state)
-{
-    char dir[] = "/tmp/test_engine.XXXXXX", path[64], spec[80], command[128];
-
-    (void)state;
-    assert_non_null(mkdtemp(dir));
-    snprintf(path, sizeof(path), "%s/arbiter", dir);
-    snprintf(spec, sizeof(spec), "command:%s", path);
-    snprintf(command, sizeof(command), "chmod 755 %s", path);
-    write_script(path, "[ $PERDURE_SIDE = primary ] || exit $((PERDURE_GENERATION))\n[ $PERDURE_VM = vm ]");
-    assert_int_equal(system(command), 0);
-    assert_int_equal(ask(spec, 1, ARBITER_PRIMARY), ARBITER_GRANTED);
-    assert_int_equal(ask(spec, 1, ARBITER_BACKUP), ARBITER_DENIED);
-    assert_int_equal(ask(spec, 2, ARBITER_BACKUP), ARBITER_UNKNOWN);
-    write_script(path, "sleep 30");
-    assert_int_equal(ask(spec, 1, ARBITER_PRIMARY), ARBITER_UNKNOWN);
-    snprintf(command, sizeof(command), "rm -r %s", dir);
-    assert_int_equal(system(command), 0);
-}
-
 /* --- the shared registries --- */
 
 /* Two engines in one process share the registries, whose users are meant to be one task at a time: no product
@@ -692,9 +609,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_start_out_of_turn, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_guest_left_by_a_swap, set_up, tear_down),
         cmocka_unit_test(test_stall_is_forgiven_once),
-        cmocka_unit_test(test_states),
-        cmocka_unit_test(test_file_arbiter),
-        cmocka_unit_test(test_command_arbiter),
     };
 
     task_mutex_init(&output.lock);
