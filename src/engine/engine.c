@@ -111,6 +111,15 @@ void engine_note_error(Engine *e, const Error *err)
     engine_event(e, "PERDURE_ERROR", "%s", error_get_pretty(err));
 }
 
+void engine_note_trouble(Engine *e, const Error *err)
+{
+    task_lock(&e->lock);
+    if (!e->last_error[0])
+        snprintf(e->last_error, sizeof(e->last_error), "%s", error_get_pretty(err));
+    task_unlock(&e->lock);
+    engine_event(e, "PERDURE_ERROR", "%s", error_get_pretty(err));
+}
+
 void engine_set_report(Engine *e, const char *text)
 {
     task_lock(&e->lock);

@@ -65,6 +65,8 @@ struct Engine {
 void engine_event(Engine *e, const char *name, const char *fmt, ...) PERDURE_PRINTF(3, 4);
 /* Remembers err (borrowed) as last_error and tells. */
 void engine_note_error(Engine *e, const Error *err);
+/* An error of the clean-up: tells, but the first error stays the one that is reported. */
+void engine_note_trouble(Engine *e, const Error *err);
 void engine_set_report(Engine *e, const char *text);
 void engine_wake(void *engine);
 struct wishes engine_wishes(Engine *e);

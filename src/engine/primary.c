@@ -333,7 +333,7 @@ static void undo(struct primary *p, bool discard, bool failover)
     if (p->tracking)
         p->g->ops->tracking_stop(p->g);
     if (p->replicating && !replication_stop_all(failover, &err))
-        engine_note_error(p->e, err);
+        engine_note_trouble(p->e, err);
     error_free(err);
     p->gated = p->tracking = p->replicating = false;
 }
@@ -343,7 +343,7 @@ void primary_step_down(struct primary *p)
     Error *err = NULL;
 
     if (!primary_pause(p, &err))
-        engine_note_error(p->e, err); /* its output is discarded all the same, and held no more than now */
+        engine_note_trouble(p->e, err); /* its output is discarded all the same, and held no more than now */
     error_free(err);
     undo(p, true, false);
 }
@@ -367,7 +367,7 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
     Error *err = NULL;
 
     if (!primary_pause(p, &err))
-        engine_note_error(p->e, err);
+        engine_note_trouble(p->e, err);
     error_free(err);
     err = NULL;
     undo(p, false, end == SESSION_LINK_LOST);
@@ -375,7 +375,7 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
     if (p->paused)
         request = p->g->ops->request(p->g);
     if (request == GUEST_REQUEST_RESET && !p->g->ops->reset(p->g, &err))
-        engine_note_error(p->e, err);
+        engine_note_trouble(p->e, err);
     error_free(err);
     primary_resume(p);
     become_unprotected(p->e, why);

@@ -116,7 +116,7 @@ void backup_drop(struct backup *b, const char *why)
 
     session_mark_closing(b->s);
     if (b->replicating && !replication_stop_all(false, &err))
-        engine_note_error(e, err);
+        engine_note_trouble(e, err);
     error_free(err);
     err = NULL;
     b->replicating = false;
@@ -125,7 +125,7 @@ void backup_drop(struct backup *b, const char *why)
         e->guest = NULL;
         e->guest_is_made = false;
     } else if (g && !g->ops->clear(g, &err)) {
-        engine_note_error(e, err);
+        engine_note_trouble(e, err);
     }
     error_free(err);
     task_lock(&e->lock);
