@@ -31,7 +31,7 @@ struct SimGuest {
     enum guest_request wish;
     unsigned fail_in;
     char fail_text[80];
-    bool failed;
+    bool fail_again, failed_once;
     void (*on_end)(void *opaque);
     void *on_end_opaque;
 };
@@ -202,9 +202,10 @@ static bool fails(SimGuest *g, const char *what, Error **errp)
 {
     if (!g->fail_in || --g->fail_in)
         return false;
-    g->failed = true;
     sim_trace("%s fails as planned", what);
-    error_setg(errp, "%s", g->fail_text);
+    error_setg(errp, "%s%s", g->failed_once ? "later " : "", g->fail_text);
+    g->fail_in = g->fail_again && !g->failed_once;
+    g->failed_once = g->fail_in;
     return true;
 }
 
@@ -440,15 +441,19 @@ const struct sim_cpu *sim_guest_cpu(const SimGuest *g)
     return &g->cpu;
 }
 
-void sim_guest_fail(SimGuest *g, unsigned nth, const char *text)
+void sim_guest_fail(SimGuest *g, unsigned nth, bool again, const char *text)
 {
     g->fail_in = nth;
+    g->fail_again = again;
+    g->failed_once = false;
     snprintf(g->fail_text, sizeof(g->fail_text), "%s", text);
 }
 
-bool sim_guest_failed(const SimGuest *g)
+void sim_guest_fail_no_more(SimGuest *g)
 {
-    return g->failed;
+    if (g->failed_once)
+        g->fail_in = 0;
+    g->failed_once = false;
 }
 
 void sim_guest_on_end(SimGuest *g, void (*fn)(void *opaque), void *opaque)

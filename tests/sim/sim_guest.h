@@ -42,9 +42,11 @@ void sim_guest_wish(SimGuest *g, enum guest_request what);
 const struct sim_cpu *sim_guest_cpu(const SimGuest *g);
 /* May it run now, if nobody paused it? */
 bool sim_guest_runs(const SimGuest *g);
-/* The nth next call of an operation that can fail fails with this text. */
-void sim_guest_fail(SimGuest *g, unsigned nth, const char *text);
-bool sim_guest_failed(const SimGuest *g);
+/* The nth next call of an operation that can fail fails with this text. again: and the one after it, with
+ * "later" before it: whoever reports that one has lost the first error (invariant 9). */
+void sim_guest_fail(SimGuest *g, unsigned nth, bool again, const char *text);
+/* A later failure has nothing more to hide. */
+void sim_guest_fail_no_more(SimGuest *g);
 /* Asked while no engine listens: a reset is carried out at once, an end is told to fn. */
 void sim_guest_on_end(SimGuest *g, void (*fn)(void *opaque), void *opaque);
 /* A standby's. */

@@ -248,7 +248,7 @@ static int check(uint64_t seeds, int jobs, uint64_t passed_before)
 static void usage(FILE *f)
 {
     fputs("sim --check [--seeds N] [--jobs N]   what `make check-sim` runs\n"
-          "sim [--seeds N] [--plant NAME]       seeds 1 to N (1000), with a planted bug\n"
+          "sim [--first F] [--seeds N] [--plant NAME]   seeds F (1) to N (1000), with a planted bug\n"
           "sim --seed S [--trace]               one seed, with its history\n"
           "    --verbose: a line for each seed\n",
           f);
@@ -257,9 +257,9 @@ static void usage(FILE *f)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seeds", 1, NULL, 'n'}, {"seed", 1, NULL, 's'}, {"trace", 0, NULL, 't'},
-        {"plant", 1, NULL, 'p'}, {"jobs", 1, NULL, 'j'}, {"verbose", 0, NULL, 'v'},
-        {"check", 0, NULL, 'c'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0},
+        {"seeds", 1, NULL, 'n'}, {"first", 1, NULL, 'f'}, {"seed", 1, NULL, 's'},    {"trace", 0, NULL, 't'},
+        {"plant", 1, NULL, 'p'}, {"jobs", 1, NULL, 'j'},  {"verbose", 0, NULL, 'v'}, {"check", 0, NULL, 'c'},
+        {"help", 0, NULL, 'h'},  {NULL, 0, NULL, 0},
     };
     uint64_t seeds = 1000, first = 1, failed;
     int jobs = (int)sysconf(_SC_NPROCESSORS_ONLN), c;
@@ -272,6 +272,9 @@ int main(int argc, char **argv)
             break;
         case 's':
             first = seeds = strtoull(optarg, NULL, 0);
+            break;
+        case 'f':
+            first = strtoull(optarg, NULL, 0);
             break;
         case 't':
             tracing = true;

@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static struct engine_params params;
 static unsigned crashes;
@@ -43,8 +44,15 @@ void sim_node_init(uint64_t seed)
 
 static void on_event(void *opaque, const char *name, const char *text)
 {
-    (void)opaque;
+    struct sim_node *n = opaque;
+
     sim_trace("%s: %s", name, text);
+    if (strcmp(name, "PERDURE_STATE") || !n->engine)
+        return;
+    if (strstr(text, "later planned failure") || strstr(n->engine->last_error, "later planned failure"))
+        sim_fail("an error of the clean-up hides the first one");
+    if (n->guest && strstr(text, "-> UNPROTECTED"))
+        sim_guest_fail_no_more((SimGuest *)n->guest);
 }
 
 static void on_guest_ended(void *opaque, enum guest_request how)

@@ -133,7 +133,7 @@ static void let_guest_fail(struct sim_node *n)
     if (!n || !sim_node_guest(n))
         return;
     snprintf(text, sizeof(text), "planned failure %llu", (unsigned long long)++failures_planned);
-    sim_guest_fail(sim_node_guest(n), 1 + (unsigned)sim_rng_below(&rng, 40), text);
+    sim_guest_fail(sim_node_guest(n), 1 + (unsigned)sim_rng_below(&rng, 40), sim_rng_one_in(&rng, 3), text);
     cluster.loosely = sim_now() + 4 * NS_PER_S;
 }
 
