@@ -1,11 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Machine: a KVM machine, x86-64: vCPUs, in-kernel irqchip, RAM in a memfd, the devices of device_table.c.
- * Implements Guest for the engines.
+ * Implements Guest for the engines. One in a process: its sections are in the process-wide registry.
  *
- * Calls: machine_new (from a configuration) or machine_new_from_stream (from a peer or a file), then
- * machine_boot or a load of state, then machine_start. Threads: one a vCPU, one loop. The functions below are
- * called by the process's main or control task, one at a time, unless they say otherwise.
+ *     Machine *m = machine_new(&config, &err);            // or machine_new_from_stream(): a standby
+ *     machine_set_listener(m, on_event, self);
+ *     machine_boot(m, &err) && machine_start(m, &err);    // a standby: the engine loads, takes over, resumes
+ *     ... machine_guest(m) goes to the engine ...
+ *     machine_free(m);                                    // nobody uses the Guest any more
+ *
+ * Who may run: the processors stand still while there is a reason to: the user has not started or has stopped
+ * the machine, an engine has paused it, the guest asked for its end, KVM cannot go on. The first and the
+ * third are part of the saved state.
+ *
+ * Requests (reset, power-off, panic; a triple fault is a reset): from the moment that a device or a processor
+ * makes one no processor enters the guest again; it is pending in the state. With an engine in charge
+ * (guest->on_request is set) the engine is woken and nothing else happens. Without, a reset is carried out by
+ * a worker of the machine, and the others are told to the listener, once.
+ *
+ * Threads: one a vCPU, one I/O loop (started with the first run), one worker. The functions below are called
+ * by the process's main or control task, one at a time, unless they say otherwise. machine_reset,
+ * machine_boot and machine_save wait for the end of a pause that an engine began.
+ *
+ * Files: machine.c makes it, machine_run.c pauses and resets it, machine_guest.c is the engines' view,
+ * machine_host.c the devices'.
  */
 #ifndef MACHINE_MACHINE_H
 #define MACHINE_MACHINE_H
