@@ -361,6 +361,7 @@ const struct vm_options *vm_get_options(const Vm *vm)
 const char *vm_run_state(Vm *vm)
 {
     const char *state = "inmigrate";
+    struct engine_status s;
     Machine *m;
 
     switch (atomic_load(&vm->end)) {
@@ -371,10 +372,11 @@ const char *vm_run_state(Vm *vm)
     case VM_END_ERROR:
         return "internal-error";
     }
+    engine_status(vm->engine, &s);
     vm_lock(vm);
     m = vm_machine(vm, NULL);
-    if (m)
-        state = machine_running(m) ? "running" : "paused";
+    if (m) /* FENCED: it stands still for good, whatever its own run state says */
+        state = machine_running(m) && s.state != ENGINE_FENCED ? "running" : "paused";
     vm_unlock(vm);
     return state;
 }
