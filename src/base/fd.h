@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Descriptors of things that take the kernel long to take apart (guest RAM, the KVM machine) stand above all
- * others: when a process is killed, its descriptors close in ascending order, and the peer should hear of it
- * before the memory is gone, not after.
+ * Descriptors that must close early stand above all others. When a process is killed, the kernel lets go of
+ * its descriptors from the highest number down, and takes long for guest RAM and the KVM machine: the peer
+ * should hear of the end before that, not after.
  */
 #ifndef BASE_FD_H
 #define BASE_FD_H

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "guest/memory.h"
 #include "base/bitmap.h"
-#include "base/fd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -54,7 +53,7 @@ GuestMemory *guest_memory_new(uint64_t size, Error **errp)
     m->size = size;
     m->page_count = size >> GUEST_PAGE_SHIFT;
     m->dirty = calloc(1, bitmap_bytes(m->page_count));
-    m->fd = fd_move_high(memfd_create("perdure-ram", MFD_CLOEXEC));
+    m->fd = memfd_create("perdure-ram", MFD_CLOEXEC);
     if (!m->dirty || m->fd < 0 || ftruncate(m->fd, size) < 0) {
         error_setg_errno(errp, errno, "guest RAM of %" PRIu64 " MiB", size >> 20);
     } else if (map_blocks(m, errp)) {

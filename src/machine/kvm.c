@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "base/fd.h"
 #include "machine/kvm.h"
 
 #include <errno.h>
@@ -137,7 +136,7 @@ static bool create_vm(struct kvm *k, Error **errp)
     uint64_t identity = IDENTITY_MAP_ADDRESS;
     int size;
 
-    k->vm = fd_move_high(kvm_ioctl(k->fd, KVM_CREATE_VM, NULL));
+    k->vm = kvm_ioctl(k->fd, KVM_CREATE_VM, NULL);
     if (k->vm < 0) {
         error_setg_errno(errp, errno, "KVM_CREATE_VM");
         return false;

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "base/fd.h"
 #include "machine/vcpu.h"
 #include "machine/vcpu_exit.h"
 
@@ -147,7 +146,7 @@ bool vcpus_held(struct vcpus *s, enum vcpu_hold reason)
 
 static bool create_vcpu(struct vcpu *v, struct kvm *k, Error **errp)
 {
-    v->fd = fd_move_high(kvm_ioctl(k->vm, KVM_CREATE_VCPU, (void *)(long)v->index));
+    v->fd = kvm_ioctl(k->vm, KVM_CREATE_VCPU, (void *)(long)v->index);
     if (v->fd < 0) {
         error_setg_errno(errp, errno, "KVM_CREATE_VCPU %d", v->index);
         return false;

@@ -2,6 +2,7 @@
 #include "stream/channel.h"
 #include "stream/address.h"
 #include "stream/wait_fd.h"
+#include "base/fd.h"
 #include "base/task.h"
 
 #include <errno.h>
@@ -35,7 +36,7 @@ static int connect_until(int fd, const struct sockaddr *sa, socklen_t length, in
 /* A connected socket; -1 with *ret_errnum. */
 static int connect_one(const struct sockaddr *sa, socklen_t length, int64_t deadline, int *ret_errnum)
 {
-    int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = fd_move_high(socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 
     if (fd < 0) {
         *ret_errnum = errno;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/fd.h"
 #include "stream/channel.h"
 #include "stream/address.h"
 #include "stream/wait_fd.h"
@@ -125,6 +126,11 @@ static bool passes(int errnum)
     }
 }
 
+static int accept_connection(int fd, struct sockaddr *sa, socklen_t *length)
+{
+    return fd_move_high(accept4(fd, sa, length, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
 Channel *listener_accept(Listener *l, Error **errp)
 {
     struct sockaddr_storage sa;
@@ -136,7 +142,7 @@ Channel *listener_accept(Listener *l, Error **errp)
     for (;;) {
         errnum = wait_fd(l->fd, POLLIN, TIME_NEVER, &l->cancel);
         length = sizeof(sa);
-        fd = errnum ? -1 : accept4(l->fd, (struct sockaddr *)&sa, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        fd = errnum ? -1 : accept_connection(l->fd, (struct sockaddr *)&sa, &length);
         if (fd >= 0) {
             address_format((struct sockaddr *)&sa, length, peer, sizeof(peer));
             ch = channel_fd_new(fd, peer);
