@@ -3,6 +3,7 @@
 #include "sim_arbiter.h"
 #include "sim_history.h"
 #include "sim_link.h"
+#include "sim_user.h"
 
 #include <string.h>
 
@@ -18,6 +19,8 @@ static bool won_by(const struct sim_node *n, enum arbiter_side side)
 /* n runs the guest and nobody will stop it. */
 static bool will_go_on(const struct sim_node *n)
 {
+    if (cluster.manual && sim_node_alive(n) && sim_node_state(n) == ENGINE_ASKING)
+        return false; /* perhaps: that is for the user to find out */
     return sim_node_runs(n) && (sim_node_state(n) == ENGINE_UNPROTECTED || !won_by(n, ARBITER_BACKUP));
 }
 
@@ -25,6 +28,8 @@ static bool will_take_over(const struct sim_node *n, const struct sim_node *from
 {
     if (!sim_node_alive(n) || sim_node_role(n) != ENGINE_BACKUP || won_by(n, ARBITER_PRIMARY))
         return false;
+    if (cluster.manual && sim_node_state(n) != ENGINE_PROMOTING)
+        return user_would_vouch(n, from) && sim_now() >= cluster.loosely;
     if (sim_node_state(n) == ENGINE_ASKING || sim_node_state(n) == ENGINE_PROMOTING)
         return true;
     if (sim_node_state(n) != ENGINE_STANDBY || sim_now() < cluster.loosely)
@@ -48,10 +53,14 @@ static bool would_lose(const struct sim_node *n)
 /* True: it may live. */
 static bool about_to_die(struct sim_node *n)
 {
-    if (!would_lose(n))
-        return false;
-    if (cluster.merciful)
+    bool loses = would_lose(n);
+
+    if (loses && cluster.merciful)
         return true;
+    if (sim_node_alive(n))
+        user_sees_death(n);
+    if (!loses)
+        return false;
     sim_trace("nobody is left who could run the guest");
     cluster.expected = false;
     return false;
@@ -60,6 +69,7 @@ static bool about_to_die(struct sim_node *n)
 void cluster_start(unsigned machines, bool merciful)
 {
     cluster = (struct cluster){.machines = machines, .expected = true, .merciful = merciful};
+    cluster.manual = sim_node_manual();
     sim_node_on_doom(about_to_die);
     for (unsigned i = 0; i < machines; i++)
         cluster.nodes[i] = sim_node_boot(i, ++cluster.lives[i], i == 0);

@@ -16,6 +16,7 @@ struct cluster {
     unsigned lives[CLUSTER_MAX];
     bool expected;   /* somebody must run the guest when all has healed */
     bool merciful;   /* nothing dies that the guest cannot be without */
+    bool manual;     /* no arbiter but the user */
     int64_t loosely; /* until then protection may end by itself, and the promise with it */
     struct command *commands[512];
     unsigned command_count;

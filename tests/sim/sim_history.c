@@ -200,6 +200,14 @@ bool history_has_ended(void)
     return ended_lineage;
 }
 
+bool history_forked(uint32_t lineage)
+{
+    for (uint32_t i = 1; i <= lineage_count; i++)
+        if (lineages[i].parent == lineage)
+            return true;
+    return false;
+}
+
 uint64_t history_takeovers(void)
 {
     return takeovers;

@@ -36,6 +36,8 @@ void history_effect(const struct effect *e);
 /* The power-off or panic of this lineage took effect outside at that step: nothing may come after it. */
 void history_ended(uint32_t lineage, uint64_t step);
 bool history_has_ended(void);
+/* Somebody took over from that lineage. */
+bool history_forked(uint32_t lineage);
 uint64_t history_takeovers(void);
 uint64_t history_effects(void);
 

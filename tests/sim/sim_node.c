@@ -12,6 +12,7 @@
 
 static struct engine_params params;
 static unsigned crashes;
+static bool manual;
 
 static struct sim_node *node_of(const SimHost *h)
 {
@@ -37,7 +38,13 @@ void sim_node_init(uint64_t seed)
     params.timeout_ns = sim_rng_range(&rng, 2, 10) * 100 * NS_PER_MS;
     params.verify_every = (uint32_t)sim_rng_below(&rng, 4);
     params.delta = !sim_rng_one_in(&rng, 3);
-    snprintf(params.arbiter, sizeof(params.arbiter), "sim");
+    manual = sim_rng_one_in(&rng, 4);
+    snprintf(params.arbiter, sizeof(params.arbiter), manual ? "manual" : "sim");
+}
+
+bool sim_node_manual(void)
+{
+    return manual;
 }
 
 /* --- the owner's side of the engine --- */

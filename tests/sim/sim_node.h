@@ -48,6 +48,8 @@ struct command {
 };
 
 void sim_node_init(uint64_t seed);
+/* This seed has no arbiter but the user. */
+bool sim_node_manual(void);
 /* Powers the machine on; with a guest that runs, or as a standby. */
 struct sim_node *sim_node_boot(unsigned machine, unsigned life, bool with_guest);
 /* Runs the command on the node. The result is the scenario's to look at, and never freed before the end. */

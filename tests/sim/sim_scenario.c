@@ -4,6 +4,7 @@
 #include "sim_cluster.h"
 #include "sim_history.h"
 #include "sim_link.h"
+#include "sim_user.h"
 
 #include "engine/engine_private.h"
 
@@ -299,6 +300,7 @@ static void check_settles(void)
     int64_t until = sim_now() + 30 * NS_PER_S;
 
     while (!settled()) {
+        user_resolves(sim_now() < until - 20 * NS_PER_S);
         if (sim_now() > until) {
             say_states();
             sim_fail("everything has healed, and the cluster does not settle");
@@ -356,6 +358,7 @@ static void scenario_main(void *arg)
     world_start(world, sim_rng_next(&rng));
     sim_sleep(50 * NS_PER_MS);
     while (sim_now() < end) {
+        user_resolves(true);
         if (!protect_runner()) {
             actions++;
             act(choose_action());
@@ -387,8 +390,8 @@ void scenario_start(SimHost *h, uint64_t seed)
 
 void scenario_summary(char *buf, size_t size)
 {
-    snprintf(buf, size, "%s: %u machines, %llu actions, %llu takeovers, %llu outputs, %llu requests%s%s",
-             style->name, cluster.machines, (unsigned long long)actions,
+    snprintf(buf, size, "%s%s: %u machines, %llu actions, %llu takeovers, %llu outputs, %llu requests%s%s",
+             style->name, cluster.manual ? " (manual)" : "", cluster.machines, (unsigned long long)actions,
              (unsigned long long)history_takeovers(), (unsigned long long)history_effects(),
              (unsigned long long)world_progress(), history_has_ended() ? ", switched off" : "",
              cluster.expected ? "" : ", guest lost");

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "sim_user.h"
+#include "sim_history.h"
+
+#include <string.h>
+
+static const struct sim_node *vouched[CLUSTER_MAX];
+
+static bool same_pair(const struct sim_node *a, const struct sim_node *b)
+{
+    return sim_node_generation(a) == sim_node_generation(b) && !strcmp(sim_node_pair(a), sim_node_pair(b));
+}
+
+bool user_would_vouch(const struct sim_node *n, const struct sim_node *from)
+{
+    return sim_node_alive(n) && sim_node_role(n) == ENGINE_BACKUP && sim_node_role(from) == ENGINE_PRIMARY &&
+           sim_node_state(from) == ENGINE_PROTECTED && same_pair(n, from) &&
+           (sim_node_state(n) == ENGINE_STANDBY || sim_node_state(n) == ENGINE_ASKING);
+}
+
+void user_sees_death(const struct sim_node *n)
+{
+    for (unsigned i = 0; i < cluster.machines; i++)
+        if (cluster.manual && cluster.nodes[i] != n && user_would_vouch(cluster.nodes[i], n))
+            vouched[i] = cluster.nodes[i];
+}
+
+/* The other side of n's pair may still be told, or decide, to run. */
+static bool other_may_run(const struct sim_node *n)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        const struct sim_node *x = cluster.nodes[i];
+
+        if (x != n && sim_node_alive(x) && sim_node_role(x) == ENGINE_BACKUP && same_pair(x, n) &&
+            (sim_node_state(x) == ENGINE_STANDBY || sim_node_state(x) == ENGINE_PROMOTING))
+            return true;
+    }
+    return false;
+}
+
+static bool primary_lives(const struct sim_node *n)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        const struct sim_node *x = cluster.nodes[i];
+
+        if (x != n && sim_node_alive(x) && sim_node_role(x) == ENGINE_PRIMARY)
+            return true;
+    }
+    return false;
+}
+
+static void answer_backup(unsigned i, bool patient)
+{
+    struct sim_node *n = cluster.nodes[i];
+
+    if (vouched[i] == n)
+        cluster_command(n, NODE_FAILOVER_DEAD, 0);
+    else if (!patient || primary_lives(n))
+        sim_node_quit(n); /* to be a standby again some day */
+}
+
+static void answer_primary(struct sim_node *n, bool patient)
+{
+    if (other_may_run(n))
+        return;
+    if (history_forked(sim_guest_cpu(sim_node_guest(n))->lineage))
+        sim_node_quit(n); /* the other side ran */
+    else if (!patient)
+        cluster_command(n, NODE_UNPROTECT_FORCE, 0);
+}
+
+void user_resolves(bool patient)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        struct sim_node *n = cluster.nodes[i];
+
+        if (!cluster.manual || !sim_node_alive(n) || n->commands || sim_host_state(n->host) != SIM_HOST_UP ||
+            sim_node_state(n) != ENGINE_ASKING)
+            continue;
+        if (sim_node_role(n) == ENGINE_BACKUP)
+            answer_backup(i, patient);
+        else
+            answer_primary(n, patient);
+    }
+}
