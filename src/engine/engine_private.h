@@ -45,6 +45,9 @@ struct Engine {
     char peer[256], arbiter[1100];
     int64_t interval_ns;
     struct wishes wish;
+    struct {
+        unsigned unprotect, handover, vouched;
+    } wishers;      /* calls under way that want it */
     bool listening; /* engine_listen() was called */
     bool busy;      /* engine_protect() is under way */
     bool output_waiting;

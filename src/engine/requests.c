@@ -198,14 +198,28 @@ static bool refuse_locked(const Engine *e, const char *what, Error **errp)
     return false;
 }
 
+/* Several users may ask for the same at once: a wish stays until the last of them has his answer. */
+static void wish_begin(bool *wish, unsigned *wishers, bool mine)
+{
+    *wishers += mine;
+    *wish |= mine;
+}
+
+static void wish_end(bool *wish, unsigned *wishers, bool mine)
+{
+    *wishers -= mine;
+    *wish = *wishers > 0;
+}
+
 static bool unprotect_locked(Engine *e, bool force, Error **errp)
 {
-    e->wish.unprotect = true;
-    e->wish.vouched = force;
+    wish_begin(&e->wish.unprotect, &e->wishers.unprotect, true);
+    wish_begin(&e->wish.vouched, &e->wishers.vouched, force);
     task_broadcast(&e->changed);
     while (session_is_on_locked(e) && !(e->state == ENGINE_ASKING && !force && e->unknowns))
         task_wait(&e->changed, &e->lock);
-    e->wish.unprotect = e->wish.vouched = false;
+    wish_end(&e->wish.unprotect, &e->wishers.unprotect, true);
+    wish_end(&e->wish.vouched, &e->wishers.vouched, force);
     if (e->state == ENGINE_UNPROTECTED)
         return true;
     if (e->state == ENGINE_ASKING)
@@ -261,13 +275,14 @@ bool engine_swap(Engine *e, Error **errp)
 
 static bool failover_locked(Engine *e, bool peer_is_dead, Error **errp)
 {
-    e->wish.handover = true;
-    e->wish.vouched = peer_is_dead;
+    wish_begin(&e->wish.handover, &e->wishers.handover, true);
+    wish_begin(&e->wish.vouched, &e->wishers.vouched, peer_is_dead);
     task_broadcast(&e->changed);
     while (e->role == ENGINE_BACKUP && session_is_on_locked(e) &&
            !(e->state == ENGINE_ASKING && !peer_is_dead && e->unknowns))
         task_wait(&e->changed, &e->lock);
-    e->wish.handover = e->wish.vouched = false;
+    wish_end(&e->wish.handover, &e->wishers.handover, true);
+    wish_end(&e->wish.vouched, &e->wishers.vouched, peer_is_dead);
     if (e->role == ENGINE_PRIMARY)
         return true;
     if (e->state == ENGINE_ASKING)
