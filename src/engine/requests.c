@@ -216,7 +216,8 @@ static bool unprotect_locked(Engine *e, bool force, Error **errp)
     wish_begin(&e->wish.unprotect, &e->wishers.unprotect, true);
     wish_begin(&e->wish.vouched, &e->wishers.vouched, force);
     task_broadcast(&e->changed);
-    while (session_is_on_locked(e) && !(e->state == ENGINE_ASKING && !force && e->unknowns))
+    while (e->role == ENGINE_PRIMARY && session_is_on_locked(e) &&
+           !(e->state == ENGINE_ASKING && !force && e->unknowns))
         task_wait(&e->changed, &e->lock);
     wish_end(&e->wish.unprotect, &e->wishers.unprotect, true);
     wish_end(&e->wish.vouched, &e->wishers.vouched, force);
