@@ -9,6 +9,11 @@ check-host: $(B)/perdure
 	$(Q)status=0; for t in linux redis; do \
 		tests/host/test_$$t.py --perdure $(B)/perdure $(HOST_TESTS) || status=1; done; exit $$status
 
+# One power cut and one freeze: what the continuous integration has time for.
+check-host-brief: $(B)/perdure
+	@scripts/install-packages host
+	$(Q)tests/host/test_redis.py --perdure $(B)/perdure a_power_cut a_frozen
+
 check-host-long: $(B)/perdure
 	@scripts/install-packages host
 	$(Q)tests/host/test_redis.py --perdure $(B)/perdure --long $(HOST_TESTS)
@@ -18,4 +23,4 @@ check-host-selftest:
 	@scripts/install-packages host
 	$(Q)tests/host/selftest.py
 
-.PHONY: check-host check-host-long check-host-selftest
+.PHONY: check-host check-host-brief check-host-long check-host-selftest
