@@ -366,7 +366,8 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
     enum guest_request request = GUEST_REQUEST_NONE;
     Error *err = NULL;
 
-    if (!primary_pause(p, &err))
+    /* Tried twice: without it a guest that asked for something meanwhile would stand still for ever. */
+    if (!primary_pause(p, &err) && !primary_pause(p, NULL))
         engine_note_trouble(p->e, err);
     error_free(err);
     err = NULL;
