@@ -58,7 +58,7 @@ static void on_event(void *opaque, const char *name, const char *text)
         return;
     if (strstr(text, "later planned failure") || strstr(n->engine->last_error, "later planned failure"))
         sim_fail("an error of the clean-up hides the first one");
-    if (n->guest && strstr(text, "-> UNPROTECTED"))
+    if (n->guest && (strstr(text, "-> UNPROTECTED") || strstr(text, "-> SYNCING")))
         sim_guest_fail_no_more((SimGuest *)n->guest);
 }
 

@@ -83,8 +83,11 @@ static void copy_in(struct sim_pipe *p, const uint8_t *data, size_t n)
 void pipe_put(struct sim_pipe *p, const struct pipe_params *pp, struct sim_rng *rng, const uint8_t *data,
               size_t n, bool cut)
 {
-    struct segment *s = add_segment(p);
+    struct segment *s;
 
+    if (p->ended)
+        return; /* behind an end: nobody will ever read it */
+    s = add_segment(p);
     copy_in(p, data, n);
     p->unacked += n;
     p->line_free = later(p->line_free, sim_now()) + (int64_t)(n * 1000000 / pp->bytes_per_ms);
@@ -190,6 +193,7 @@ void pipe_drop(struct sim_pipe *p, bool all)
             break;
         p->size -= s->size;
         p->unacked -= s->size;
+        p->ended &= s->kind == SEGMENT_DATA;
         p->count--;
     }
 }

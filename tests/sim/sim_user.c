@@ -2,9 +2,15 @@
 #include "sim_user.h"
 #include "sim_history.h"
 
+#include <stdio.h>
 #include <string.h>
 
-static const struct sim_node *vouched[CLUSTER_MAX];
+/* For one protection, not for the ones that may follow it. */
+static struct vouch {
+    const struct sim_node *node;
+    char pair[40];
+    uint64_t generation;
+} vouched[CLUSTER_MAX];
 
 static bool same_pair(const struct sim_node *a, const struct sim_node *b)
 {
@@ -18,11 +24,27 @@ bool user_would_vouch(const struct sim_node *n, const struct sim_node *from)
            (sim_node_state(n) == ENGINE_STANDBY || sim_node_state(n) == ENGINE_ASKING);
 }
 
+static void vouch_for(unsigned i)
+{
+    const struct sim_node *n = cluster.nodes[i];
+
+    vouched[i] = (struct vouch){.node = n, .generation = sim_node_generation(n)};
+    snprintf(vouched[i].pair, sizeof(vouched[i].pair), "%s", sim_node_pair(n));
+}
+
+static bool vouches_for(unsigned i)
+{
+    const struct sim_node *n = cluster.nodes[i];
+
+    return vouched[i].node == n && vouched[i].generation == sim_node_generation(n) &&
+           !strcmp(vouched[i].pair, sim_node_pair(n));
+}
+
 void user_sees_death(const struct sim_node *n)
 {
     for (unsigned i = 0; i < cluster.machines; i++)
         if (cluster.manual && cluster.nodes[i] != n && user_would_vouch(cluster.nodes[i], n))
-            vouched[i] = cluster.nodes[i];
+            vouch_for(i);
 }
 
 /* The other side of n's pair may still be told, or decide, to run. */
@@ -53,7 +75,7 @@ static void answer_backup(unsigned i, bool patient)
 {
     struct sim_node *n = cluster.nodes[i];
 
-    if (vouched[i] == n)
+    if (vouches_for(i))
         cluster_command(n, NODE_FAILOVER_DEAD, 0);
     else if (!patient || primary_lives(n))
         sim_node_quit(n); /* to be a standby again some day */
