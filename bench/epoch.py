@@ -22,7 +22,7 @@ from pair import Pair  # noqa: E402
 
 GUEST_IP = "10.98.0.10"
 # pages an epoch: interval in ms, pages a second
-ROWS = {0: (2, 0), 200: (20, 10000), 4500: (100, 45000)}
+ROWS = {0: (1, 0), 200: (20, 10000), 4500: (100, 45000)}
 STEAL_MAX = 5  # ticks in a row's window
 TRIES = 4
 
