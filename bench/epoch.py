@@ -4,8 +4,8 @@
 
     bench/epoch.py [--build build] [--quick]
 
-Primary and backup are two processes on this machine, in two network namespaces with a link (TCP, TLS with a pre-shared key off: --insecure, so that
-the figures are those of the engine). The guest `dirty` writes as many pages a second as make 0, 200 or 4500 an epoch. The floor is memcpy of as
+Primary and backup are two processes on this machine, in two network namespaces with a link (TCP, TLS with a pre-shared key).
+The guest `dirty` writes as many pages a second as make 0, 200 or 4500 an epoch. The floor is memcpy of as
 many scattered pages (bench/copy_floor.c), measured between the rows of the same run. Steal time is recorded; a row with much of it is repeated, and
 what was thrown away is told. Closes with one line for scripts.
 """
