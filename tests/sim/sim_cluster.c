@@ -21,6 +21,8 @@ static bool will_go_on(const struct sim_node *n)
 {
     if (cluster.manual && sim_node_alive(n) && sim_node_state(n) == ENGINE_ASKING)
         return false; /* perhaps: that is for the user to find out */
+    if (sim_node_runs(n) && history_forked(sim_guest_cpu(sim_node_guest(n))->lineage))
+        return false; /* the other side runs already, this one has not heard of it */
     return sim_node_runs(n) && (sim_node_state(n) == ENGINE_UNPROTECTED || !won_by(n, ARBITER_BACKUP));
 }
 
