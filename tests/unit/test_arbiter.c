@@ -45,7 +45,7 @@ static enum arbiter_answer ask(const char *spec, uint64_t generation, enum arbit
 
 static void test_file_arbiter(void **state)
 {
-    char dir[] = "/tmp/test_engine.XXXXXX", spec[64], path[128];
+    char dir[] = "/tmp/test_arbiter.XXXXXX", spec[64], path[128];
 
     (void)state;
     assert_non_null(mkdtemp(dir));
@@ -74,7 +74,7 @@ static void write_script(const char *path, const char *text)
 
 static void test_command_arbiter(void **state)
 {
-    char dir[] = "/tmp/test_engine.XXXXXX", path[64], spec[80], command[128];
+    char dir[] = "/tmp/test_arbiter.XXXXXX", path[64], spec[80], command[128];
 
     (void)state;
     assert_non_null(mkdtemp(dir));
