@@ -87,7 +87,7 @@ class Capture:
     def __init__(self, tap):
         self.tap, self.frames = tap, []
         self._ending = False
-        self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # of no protocol yet: until it is bound it would see every tap
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
         except PermissionError:  # in a user namespace

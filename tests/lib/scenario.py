@@ -123,7 +123,7 @@ def in_namespace(name, fn):
 
 def packet_socket(pair, port):
     def make():
-        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # of no protocol yet: until it is bound it would see every interface
         s.bind((port, ETH_P_ALL))
         return s
 

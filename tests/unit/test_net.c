@@ -62,7 +62,8 @@ static int open_host_side(const char *name, int protocol)
 {
     struct sockaddr_ll addr = {
         .sll_family = AF_PACKET, .sll_protocol = htobe16(protocol), .sll_ifindex = if_nametoindex(name)};
-    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htobe16(protocol));
+    int fd =
+        socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0); /* until it is bound it would see every interface */
 
     assert_true(fd >= 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);

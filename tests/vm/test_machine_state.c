@@ -64,12 +64,21 @@ static uint64_t mirror_differences(const struct mirror *c)
     return n;
 }
 
-/* Epochs of a running guest: after each the mirror is the RAM, byte by byte, and few pages came in vain. */
+static int compare_counts(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Epochs of a running guest: after each the mirror is the RAM, byte by byte, and in most of them few pages
+ * came in vain (in a long one a byte may go round 256 times, and its page looks as if nobody had written it).
+ */
 static void follow(int cpus, const char *cmdline, bool live_passes)
 {
     Machine *m = vm_boot("walk", cpus, cmdline);
     Guest *g = machine_guest(m);
-    uint64_t changed = 0;
+    uint64_t changed = 0, in_vain[EPOCHS];
     struct mirror c;
     Error *err = NULL;
 
@@ -87,8 +96,12 @@ static void follow(int cpus, const char *cmdline, bool live_passes)
         if (live_passes)
             mirror_collect(&c, m, true);
         vm_pause(m);
+        in_vain[i] = c.collected;
         changed += mirror_differences(&c);
+        in_vain[i] += mirror_differences(&c);
         mirror_collect(&c, m, false);
+        assert_true(c.collected >= in_vain[i]);
+        in_vain[i] = c.collected - in_vain[i];
         assert_int_equal(mirror_differences(&c), 0);
         assert_int_equal(g->ops->changed_pages(g), 0);
         vm_check_walk(m);
@@ -96,8 +109,9 @@ static void follow(int cpus, const char *cmdline, bool live_passes)
     }
     print_message("%d epochs: %lu pages changed, %lu collected\n", EPOCHS, changed, c.collected);
     assert_true(c.collected > EPOCHS);
+    qsort(in_vain, EPOCHS, sizeof(in_vain[0]), compare_counts);
     if (!live_passes)
-        assert_in_range(c.collected, changed, changed + 8 * EPOCHS);
+        assert_in_range(in_vain[EPOCHS / 2], 0, 8);
     g->ops->tracking_stop(g);
     mirror_destroy(&c);
     vm_end(m);
