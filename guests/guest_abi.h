@@ -14,15 +14,16 @@
  *   cpus=1|2          start the second processor (LAPIC id 1) by INIT/SIPI
  *   ip=10.0.0.2       answer ARP, ICMP echo and UDP port 7007 on the first virtio-net
  *   tsc_khz=N         frequency of the TSC; default: KVM's CPUID leaf, else measured against the PIT (20 ms)
- *   pm=0x604          PM1a control port for power-off     pm_value=N  what is written there (default: 0x3400,
- * then 0x2000) quiet=1           print nothing but errors
+ *   pm=0x604          PM1a control port for power-off
+ *   pm_value=N        what is written there (default: 0x3400, then 0x2000)
+ *   quiet=1           print nothing but errors
  *
  *   walk, count, dirty: start=16M (where their pages begin)
  *   walk:   size=16M  rate=0 (pages a second and processor; 0: as fast as possible)
  *   count:  pages=1024 (pages that requests dirty in turn)   dirty=2 (pages a request)
  *   dirty:  pages=1024 (window)  rate=1000 (pages a second)
  *   irq:    timer=periodic|deadline (where CPUID has it)  hz=100  idle=mix|spin|halt  timeout=1000 (ms)
- * arp=100 (announcements a second) event_idx=1|0
+ *           arp=100 (announcements a second)  event_idx=1|0
  */
 #ifndef GUESTS_GUEST_ABI_H
 #define GUESTS_GUEST_ABI_H

@@ -9,10 +9,11 @@
  *
  * Order of calls:
  *
- *     checkpoint_devices_setup()             once: starts holding output, connects disks; all devices at the
- * same time for each epoch N, on the primary: checkpoint_devices_postsuspend(N)  the machine is stopped: N's
- * output is complete, what follows is N+1's checkpoint_devices_preresume(N)    the machine is about to run
- * again checkpoint_devices_commit(N)       the backup has acknowledged N: its output may be seen
+ *     checkpoint_devices_setup()             once: starts holding output; all devices at the same time
+ *     for each epoch N, on the primary:
+ *         checkpoint_devices_postsuspend(N)  the machine is stopped: N's output is complete, what follows is N+1's
+ *         checkpoint_devices_preresume(N)    the machine is about to run again
+ *         checkpoint_devices_commit(N)       the backup has acknowledged N: its output may be seen
  *     checkpoint_devices_teardown(discard)   at the end, whatever ended it, also after a failed setup
  *
  * Setup finds for each device the first implementation of its kind that matches, in the order of their

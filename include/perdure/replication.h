@@ -11,15 +11,16 @@
  *     replication_start_all(mode)            once; a failure undoes itself
  *     for each checkpoint:
  *         replication_do_checkpoint_all()    secondary: all of the checkpoint's machine state is here
- *         replication_get_error_all()        both: before anything is acknowledged, and before anything is
- * released replication_stop_all(failover)         once, at the end or at the failover
+ *         replication_get_error_all()        both: before anything is acknowledged or released
+ *     replication_stop_all(failover)         once, at the end or at the failover
  *
  * A reader who knows COLO finds its four moments here:
  *
  *     prepare             replication_start_all(), the machine stopped, the secondary first
  *     start checkpoint    replication_do_checkpoint_all(): the machine is stopped, its state complete
  *     finish checkpoint   replication_get_error_all(): if it says yes the machine goes on; what comes now
- * belongs to the next checkpoint failover            replication_stop_all(true)
+ *                         belongs to the next checkpoint
+ *     failover            replication_stop_all(true)
  *
  * Components are called in the order in which they registered; an operation that is NULL is skipped. A
  * component may remove itself, or any other, from inside an operation; one that registers during a walk is
@@ -48,8 +49,7 @@
  *         return log_make_durable(rs->opaque, errp);      // secondary: the checkpoint's records now count
  *     }
  *
- *     static ReplicationOps log_ops = {.start = log_start, .checkpoint = log_checkpoint};   // nothing to do
- * at stop
+ *     static ReplicationOps log_ops = {.start = log_start, .checkpoint = log_checkpoint};   // stop: nothing
  *
  *     void log_open(struct log *log)   { log->rs = replication_new(log, &log_ops); }
  *     void log_close(struct log *log)  { replication_remove(log->rs); }
