@@ -33,6 +33,8 @@ $(guest_elf): $(B)/guests/%.elf: $(B)/guests/%.o $(guest_lib_o) guests/lib/guest
 	$(filter %.o,$^) -o $@.debug
 	$(Q)objcopy --strip-debug $@.debug $@
 
+$(B)/guests/count.elf: $(B)/guests/requests.o
+
 $(guest_bin): $(B)/guests/%.bin: $(B)/guests/%.elf guests/lib/bios.S
 	@echo "  BIOS  $@"
 	$(Q)objcopy -O binary -j .status -j .pages -j .text -j .note -j .rodata -j .data $< $@.payload
@@ -44,4 +46,4 @@ $(guest_images): guests/images.S $(guest_elf)
 	$(Q)$(CC) -c -I$(B)/guests $< -o $@
 
 .PHONY: guests
--include $(guest_names:%=$(B)/guests/%.d) $(guest_lib_o:.o=.d)
+-include $(guest_names:%=$(B)/guests/%.d) $(B)/guests/requests.d $(guest_lib_o:.o=.d)
