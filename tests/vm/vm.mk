@@ -22,7 +22,7 @@ $(vm_bin): $(B)/tests/vm/%: $(B)/tests/vm/%.o $(vm_lib) $(test_objs)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -lcmocka -o $@
 
-check-vm: all $(vm_bin) $(count_client)
+check-vm: all $(vm_bin) $(count_client) $(linux_count)
 	$(Q)tests/vm/run $(B) $(vm_bin)
 
 check-kills: all $(count_client)
