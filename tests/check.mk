@@ -17,7 +17,7 @@ check-sanitize:
 # Hours rather than minutes: many seeds, many kills, every scenario of the test hosts.
 check-long:
 	@scripts/install-packages check host
-	@tests/check lint unit sim-long vm kills host-long
+	@tests/check lint unit sim-long vm kills host-long demo-linux
 
 check-tiers:
 	@SAN=$(SAN) CC=$(CC) tests/check $(TIERS)

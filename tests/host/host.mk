@@ -18,9 +18,14 @@ check-host-long: $(B)/perdure
 	@scripts/install-packages host
 	$(Q)tests/host/test_redis.py --perdure $(B)/perdure --long $(HOST_TESTS)
 
+# make demo with its Linux guest.
+check-demo-linux: demo-programs
+	@scripts/install-packages host
+	$(Q)tests/host/test_demo.py --build $(B)
+
 # Does the harness itself hold? Needs no perdure.
 check-host-selftest:
 	@scripts/install-packages host
 	$(Q)tests/host/selftest.py
 
-.PHONY: check-host check-host-brief check-host-long check-host-selftest
+.PHONY: check-host check-host-brief check-host-long check-demo-linux check-host-selftest
