@@ -26,7 +26,7 @@ PLACE = "/root/perdure"
 PROGRAMS = ["perdure", "tests/vm/count_client", "guests/linux/count"]
 FILES = ["scripts/demo", "scripts/netns-pair", "tests/lib/pair.py", "tests/lib/initramfs.py", "tests/lib/linux_guest.py"]
 MEMORY_MIB = 3072  # the guest's is there three times: primary, its shadow, backup
-TIMEOUT = 900
+TIMEOUT = 1800
 
 
 def add_python(tree):
