@@ -5,7 +5,7 @@
     test_demo.py [--build build]
 
 The host gets python, ip and bash, the kernel in /boot and the modules of the guest where Debian has them, and what
-`make demo-programs` built. The demo has to choose Linux by itself; the one option it gets is that of all guests in test hosts.
+`make demo-programs` built. The demo has to choose Linux by itself: it gets the processor that all guests in test hosts have, and time.
 """
 import argparse
 import os
@@ -26,7 +26,7 @@ PLACE = "/root/perdure"
 PROGRAMS = ["perdure", "tests/vm/count_client", "guests/linux/count"]
 FILES = ["scripts/demo", "scripts/netns-pair", "tests/lib/pair.py", "tests/lib/initramfs.py", "tests/lib/linux_guest.py"]
 MEMORY_MIB = 3072  # the guest's is there three times: primary, its shadow, backup
-TIMEOUT = 1800
+PATIENCE, TIMEOUT = 600, 2400
 
 
 def add_python(tree):
@@ -85,7 +85,7 @@ def require(condition, what):
 def run_demo(image, log_dir):
     with Host(Net(), "A", image, log_dir, MEMORY_MIB) as host:
         host.start()
-        job = host.spawn(f"cd {PLACE}; PATH=/usr/sbin:/usr/bin:$PATH exec scripts/demo --cpu {GUEST_CPU}")
+        job = host.spawn(f"cd {PLACE}; PATH=/usr/sbin:/usr/bin:$PATH exec scripts/demo --cpu {GUEST_CPU} --patience {PATIENCE}")
         show_until_end(job, TIMEOUT)
     judge(job)
 
