@@ -7,7 +7,8 @@
  * The status block lies at guest physical GUEST_STATUS_ADDRESS, the first page of the guest's image, so that
  * a loader reserves and clears it. A host that has the guest's RAM mapped may read it at any time (fields are
  * written whole, in no order) and may write `control`. Over the network GUEST_OP_STATUS returns a copy,
- * GUEST_OP_CONTROL replaces `control`.
+ * GUEST_OP_CONTROL replaces `control`. Linux that counts (guests/linux) has its block wherever it lies: it can
+ * only be asked.
  *
  * Command line, common to all guests (key=value, separated by blanks; numbers take 0x and K, M, G):
  *
