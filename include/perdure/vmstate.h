@@ -46,8 +46,9 @@ struct VMStateDescription {
     int version;
     int minimum_version; /* oldest that can be loaded */
     const VMStateField *fields;
-    /* Machine stopped; may not fail and may not allocate. NULL: nothing to do. */
-    void (*pre_save)(void *opaque);
+    /* Machine stopped: brings the fields up to date. May not allocate. false, with *errp set: they cannot be
+     * relied upon, and the save fails. NULL: nothing to do. */
+    bool (*pre_save)(void *opaque, Error **errp);
     /* Checks what was loaded (all of it is hostile) and rebuilds what is derived. NULL: nothing to do. */
     bool (*post_load)(void *opaque, int version, Error **errp);
 };
@@ -93,8 +94,9 @@ struct VMStateDescription {
         .type = VMSTATE_TYPE_END                                                                             \
     }
 
-/* Writes the fields of opaque into the open record. */
-void perdure_vmstate_save(VMStream *f, const VMStateDescription *d, void *opaque);
+/* pre_save, then writes the fields of opaque into the open record. false: pre_save failed (what the stream
+ * says is found at its end, as ever). */
+bool perdure_vmstate_save(VMStream *f, const VMStateDescription *d, void *opaque, Error **errp);
 /* Reads them, version being the section's; then post_load. */
 bool perdure_vmstate_load(VMStream *f, const VMStateDescription *d, void *opaque, int version, Error **errp);
 /* Registers opaque as a non-iterable component "d->name" of the savevm list; instance_id -1: the next free

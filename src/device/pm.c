@@ -157,9 +157,11 @@ static const struct {
 };
 #define REGIONS (sizeof(regions) / sizeof(regions[0]))
 
-static void pm_pre_save(void *opaque)
+static bool pm_pre_save(void *opaque, Error **errp)
 {
+    (void)errp;
     count(opaque);
+    return true;
 }
 
 static bool pm_post_load(void *opaque, int version, Error **errp)

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "machine/irqchip.h"
-#include "base/log.h"
 
 #include <errno.h>
 #include <string.h>
@@ -154,14 +153,9 @@ static const VMStateField irqchip_fields[] = {
     VMSTATE_END,
 };
 
-static void irqchip_pre_save(void *opaque)
+static bool irqchip_pre_save(void *opaque, Error **errp)
 {
-    Error *err = NULL;
-
-    if (irqchip_get(opaque, &err))
-        return;
-    log_warn("irqchip: %s", error_get_pretty(err));
-    error_free(err);
+    return irqchip_get(opaque, errp);
 }
 
 static bool irqchip_post_load(void *opaque, int version, Error **errp)
@@ -192,13 +186,15 @@ static const VMStateField kvmclock_fields[] = {
     VMSTATE_END,
 };
 
-static void kvmclock_pre_save(void *opaque)
+static bool kvmclock_pre_save(void *opaque, Error **errp)
 {
     struct irqchip *c = opaque;
     struct kvm_clock_data clock = {.clock = 0};
 
-    if (!kvm_ioctl(c->kvm->vm, KVM_GET_CLOCK, &clock))
-        c->clock = clock.clock;
+    if (!kvm_call(c->kvm->vm, KVM_GET_CLOCK, &clock, "KVM_GET_CLOCK", errp))
+        return false;
+    c->clock = clock.clock;
+    return true;
 }
 
 const VMStateDescription kvmclock_vmstate = {

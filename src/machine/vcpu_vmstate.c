@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* How a processor's state travels: field by field, whatever the layout of KVM's structs. */
-#include "base/log.h"
 #include "machine/vcpu_state.h"
 
 #include <stdio.h>
@@ -113,18 +112,9 @@ static const VMStateField vcpu_fields[] = {
     VMSTATE_END,
 };
 
-static void vcpu_pre_save(void *opaque)
+static bool vcpu_pre_save(void *opaque, Error **errp)
 {
-    struct vcpu_state *s = opaque;
-    Error *err = NULL;
-
-    if (vcpu_state_get(s, &err))
-        return;
-    /* KVM lost a processor under us: what is saved is the state before, and nobody may take it for good. */
-    log_warn("%s", error_get_pretty(err));
-    error_free(err);
-    s->msrs.head.nmsrs = 0;
-    s->xsave_size = 0;
+    return vcpu_state_get(opaque, errp);
 }
 
 static bool vcpu_post_load(void *opaque, int version, Error **errp)

@@ -59,7 +59,7 @@ static void get_int(VMStream *f, void *at, size_t size)
     }
 }
 
-static void save_field(VMStream *f, const VMStateField *field, void *opaque)
+static bool save_field(VMStream *f, const VMStateField *field, void *opaque, Error **errp)
 {
     char *at = (char *)opaque + field->offset;
     size_t count = field_count(field, opaque);
@@ -67,24 +67,28 @@ static void save_field(VMStream *f, const VMStateField *field, void *opaque)
     assert(count <= field->count);
     if (field->type == VMSTATE_TYPE_BUFFER) {
         perdure_stream_put_buffer(f, at, count * field->size);
-        return;
+        return true;
     }
     for (size_t i = 0; i < count; i++, at += field->size) {
         if (field->type == VMSTATE_TYPE_INT)
             put_int(f, at, field->size);
         else if (field->type == VMSTATE_TYPE_BOOL)
             put_int(f, at, 1);
-        else
-            perdure_vmstate_save(f, field->sub, at);
+        else if (!perdure_vmstate_save(f, field->sub, at, errp))
+            return false;
     }
+    return true;
 }
 
-void perdure_vmstate_save(VMStream *f, const VMStateDescription *d, void *opaque)
+bool perdure_vmstate_save(VMStream *f, const VMStateDescription *d, void *opaque, Error **errp)
 {
-    if (d->pre_save)
-        d->pre_save(opaque);
-    for (const VMStateField *field = d->fields; field->type != VMSTATE_TYPE_END; field++)
-        save_field(f, field, opaque);
+    if (d->pre_save && !d->pre_save(opaque, errp))
+        return false;
+    for (const VMStateField *field = d->fields; field->type != VMSTATE_TYPE_END; field++) {
+        if (!save_field(f, field, opaque, errp))
+            return false;
+    }
+    return true;
 }
 
 static bool load_bool(VMStream *f, bool *at, const VMStateField *field, Error **errp)
@@ -173,8 +177,13 @@ static struct registration *registrations;
 static void save_state(VMStream *f, void *opaque)
 {
     struct registration *r = opaque;
+    Error *err = NULL;
 
-    perdure_vmstate_save(f, r->description, r->opaque);
+    if (perdure_vmstate_save(f, r->description, r->opaque, &err))
+        return;
+    if (!err)
+        error_setg(&err, "its state cannot be saved, without a reason");
+    vmstream_take_error(f, err);
 }
 
 static int load_state(VMStream *f, void *opaque, int version)

@@ -3,6 +3,7 @@
 #include "fake_pair.h"
 
 #include "engine/session.h"
+#include <perdure/vmstate.h>
 #include <errno.h>
 #include <unistd.h>
 
@@ -333,6 +334,35 @@ static void test_backup_lost(void **state)
     assert_goes_on(&w->a);
 }
 
+static bool probe_pre_save(void *opaque, Error **errp)
+{
+    if (!__atomic_load_n((int *)opaque, __ATOMIC_ACQUIRE))
+        return true;
+    error_setg(errp, "a register cannot be read");
+    return false;
+}
+
+/* A device whose state cannot be had ends the protection at once, and not at the takeover. */
+static void test_unreadable_device(void **state)
+{
+    static const VMStateField none[] = {VMSTATE_END};
+    static const VMStateDescription probe = {
+        .name = "probe", .version = 1, .minimum_version = 1, .fields = none, .pre_save = probe_pre_save};
+    struct world *w = *state;
+    int broken = 0;
+
+    assert_true(perdure_vmstate_register(&probe, 0, &broken, NULL));
+    protect(w, &w->a);
+    __atomic_store_n(&broken, 1, __ATOMIC_RELEASE);
+    await(w->a.e, ENGINE_UNPROTECTED, 0);
+    assert_string_equal(status_of(&w->a).last_error, "saving probe.0: a register cannot be read");
+    assert_false(held());
+    assert_goes_on(&w->a);
+    await(w->b.e, ENGINE_LISTENING, 0);
+    assert_false(w->b.promoted);
+    perdure_vmstate_unregister(&probe, &broken);
+}
+
 static void test_refusals(void **state)
 {
     struct world *w = *state;
@@ -602,6 +632,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_handover, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_manual, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_backup_lost, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_unreadable_device, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_wrong_name, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reset, set_up, tear_down),

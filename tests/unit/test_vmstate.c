@@ -114,7 +114,7 @@ static void assert_same(struct thing *a, struct thing *b)
 
     for (int i = 0; i < 2; i++) {
         perdure_stream_begin(f[i], 1, 1);
-        perdure_vmstate_save(f[i], &thing_v2, i ? b : a);
+        assert_true(perdure_vmstate_save(f[i], &thing_v2, i ? b : a, NULL));
         perdure_stream_end(f[i]);
         data[i] = perdure_stream_memory(f[i], &size[i]);
     }
@@ -198,7 +198,7 @@ static void test_versions(void **state)
     static const VMStateDescription new = {
         .name = "o", .version = 2, .minimum_version = 1, .fields = new_fields};
     perdure_stream_begin(f, 1, 1);
-    perdure_vmstate_save(f, &old, &from);
+    assert_true(perdure_vmstate_save(f, &old, &from, NULL));
     perdure_stream_end(f);
     data = perdure_stream_memory(f, &size);
     in = perdure_stream_open_buffer(data, size);
@@ -309,7 +309,7 @@ static void test_hostile_values(void **state)
 
     (void)state;
     perdure_stream_begin(f, 1, 1);
-    perdure_vmstate_save(f, &thing_v2, &from);
+    assert_true(perdure_vmstate_save(f, &thing_v2, &from, NULL));
     perdure_stream_end(f);
     in = perdure_stream_open_buffer(perdure_stream_memory(f, &size), size);
     assert_true(perdure_stream_next(in, &type, &id));
@@ -325,7 +325,7 @@ static void test_hostile_values(void **state)
             body[at] = kept;
             perdure_stream_rewind(f);
             perdure_stream_begin(f, 1, 1);
-            perdure_vmstate_save(f, &thing_v2, to);
+            assert_true(perdure_vmstate_save(f, &thing_v2, to, NULL));
             perdure_stream_end(f);
             free(to);
         }
@@ -333,6 +333,49 @@ static void test_hostile_values(void **state)
     assert_true(loaded > size); /* most values are as good as any */
     perdure_stream_close(in);
     perdure_stream_close(f);
+}
+
+static bool gone(void *opaque, Error **errp)
+{
+    (void)opaque;
+    error_setg(errp, "the device is gone");
+    return false;
+}
+
+static bool gone_without_a_word(void *opaque, Error **errp)
+{
+    (void)opaque, (void)errp;
+    return false;
+}
+
+static void expect_save_error(const VMStateDescription *d, const char *text)
+{
+    VMStream *f = perdure_stream_open_memory(0);
+    struct thing from = example();
+    Error *err = NULL;
+
+    assert_true(perdure_vmstate_register(d, 0, &from, NULL));
+    assert_false(perdure_savevm_devices(f, &err));
+    assert_string_equal(error_get_pretty(err), text);
+    error_free(err);
+    perdure_vmstate_unregister(d, &from);
+    perdure_stream_close(f);
+}
+
+/* What cannot be read is not saved as if it had been: at the top, or deep in it. */
+static void test_pre_save_fails(void **state)
+{
+    static const VMStateField none[] = {VMSTATE_END};
+    static const VMStateDescription top = {.name = "top", .version = 1, .fields = none, .pre_save = gone};
+    static const VMStateDescription mute = {
+        .name = "mute", .version = 1, .fields = none, .pre_save = gone_without_a_word};
+    static const VMStateField around[] = {VMSTATE_STRUCT_ARRAY(struct thing, parts, 2, &top, 1), VMSTATE_END};
+    static const VMStateDescription outer = {.name = "outer", .version = 1, .fields = around};
+
+    (void)state;
+    expect_save_error(&top, "saving top.0: the device is gone");
+    expect_save_error(&mute, "saving mute.0: its state cannot be saved, without a reason");
+    expect_save_error(&outer, "saving outer.0: the device is gone");
 }
 
 int main(void)
@@ -344,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_refusal_without_a_reason),
         cmocka_unit_test(test_hostile_values),
+        cmocka_unit_test(test_pre_save_fails),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
