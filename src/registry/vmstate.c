@@ -65,7 +65,7 @@ static bool save_field(VMStream *f, const VMStateField *field, void *opaque, Err
     size_t count = field_count(field, opaque);
 
     assert(count <= field->count);
-    if (field->type == VMSTATE_TYPE_BUFFER) {
+    if (field->type == VMSTATE_TYPE_BUFFER || (field->type == VMSTATE_TYPE_INT && field->size == 1)) {
         perdure_stream_put_buffer(f, at, count * field->size);
         return true;
     }

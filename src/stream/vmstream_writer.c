@@ -116,12 +116,9 @@ void perdure_stream_end(VMStream *f)
     f->in_record = false;
 }
 
-void perdure_stream_put_buffer(VMStream *f, const void *data, size_t size)
+/* Whatever does not simply fit. */
+static void put_pieces(VMStream *f, const uint8_t *p, size_t size)
 {
-    const uint8_t *p = data;
-
-    if (!can_write(f, true))
-        return;
     while (size) {
         size_t n = PERDURE_STREAM_CHUNK - body_size(f);
 
@@ -146,27 +143,45 @@ void perdure_stream_put_buffer(VMStream *f, const void *data, size_t size)
     }
 }
 
+/* Most of what is put is a few bytes of device state, in a pause of the guest. */
+static inline __attribute__((always_inline)) void put(VMStream *f, const void *data, size_t size)
+{
+    if (!can_write(f, true))
+        return;
+    if (size > PERDURE_STREAM_CHUNK - body_size(f) || size > f->capacity - f->used) {
+        put_pieces(f, data, size);
+        return;
+    }
+    memcpy(f->buf + f->used, data, size);
+    f->used += size;
+}
+
+void perdure_stream_put_buffer(VMStream *f, const void *data, size_t size)
+{
+    put(f, data, size);
+}
+
 void perdure_stream_put_u8(VMStream *f, uint8_t v)
 {
-    perdure_stream_put_buffer(f, &v, sizeof(v));
+    put(f, &v, sizeof(v));
 }
 
 void perdure_stream_put_u16(VMStream *f, uint16_t v)
 {
     le16_put(&v, v);
-    perdure_stream_put_buffer(f, &v, sizeof(v));
+    put(f, &v, sizeof(v));
 }
 
 void perdure_stream_put_u32(VMStream *f, uint32_t v)
 {
     le32_put(&v, v);
-    perdure_stream_put_buffer(f, &v, sizeof(v));
+    put(f, &v, sizeof(v));
 }
 
 void perdure_stream_put_u64(VMStream *f, uint64_t v)
 {
     le64_put(&v, v);
-    perdure_stream_put_buffer(f, &v, sizeof(v));
+    put(f, &v, sizeof(v));
 }
 
 void perdure_stream_put_string(VMStream *f, const char *s)
