@@ -9,6 +9,9 @@ $(unit_bin): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(test_objs)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -lcmocka -o $@
 
+# It counts allocations.
+$(B)/tests/unit/test_engine_pause: ALL_LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+
 check-unit: $(unit_bin)
 	$(Q)tests/run-programs unit $(unit_bin) $(example_bin)
 
