@@ -52,7 +52,7 @@ struct MigrationState; /* the migration under way; opaque here */
 
 typedef struct SaveVMHandlers {
     /* Whole state at once, under the VM lock, machine stopped. Between pause and resume: no allocation, no
-     * wait. */
+     * wait without bound; RAM stays as it is, its changed pages were collected before. */
     void (*save_state)(VMStream *f, void *opaque);
     /* Always called at the end, also after a failure, also where setup never ran. */
     void (*save_cleanup)(void *opaque);

@@ -136,6 +136,16 @@ static void take_hash(struct primary *p, struct epoch *ep)
     ep->end.hash = guest_memory_hash(p->g->memory);
 }
 
+/* Pages are copied while the guest finds out what its state is. */
+static bool take(struct primary *p, struct epoch *ep, Error **errp)
+{
+    const struct guest_ops *ops = p->g->ops;
+
+    return (!ops->begin_save || ops->begin_save(p->g, errp)) &&
+           checkpoint_devices_postsuspend(ep->end.epoch, errp) && collect(p, ep, errp) &&
+           save_devices(p, errp);
+}
+
 static bool cut(struct primary *p, struct epoch *ep, Error **errp)
 {
     bool ok;
@@ -146,7 +156,7 @@ static bool cut(struct primary *p, struct epoch *ep, Error **errp)
     take_output_mark(p, ep);
     p->send_until = ep->paused_at + p->s->hello.timeout_ns;
     ep->end.request = (uint8_t)p->g->ops->request(p->g);
-    ok = checkpoint_devices_postsuspend(ep->end.epoch, errp) && save_devices(p, errp) && collect(p, ep, errp);
+    ok = take(p, ep, errp);
     if (ok)
         take_hash(p, ep);
     ok = ok && checkpoint_devices_preresume(ep->end.epoch, errp);

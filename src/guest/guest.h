@@ -28,6 +28,10 @@ struct guest_ops {
      * that has a request pending, stays still). */
     void (*resume)(Guest *g);
 
+    /* Paused: a save of the state will follow in this pause. What takes time to find out may be asked for
+     * here; then come collect and, last, the save. NULL: there is nothing to gain. */
+    bool (*begin_save)(Guest *g, Error **errp);
+
     /* Change tracking on: every populated page counts as changed. Paused or running. */
     bool (*tracking_start)(Guest *g, Error **errp);
     void (*tracking_stop)(Guest *g);

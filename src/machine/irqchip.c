@@ -1,18 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "machine/irqchip.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
+/* As an edge travels: the timer, the second PIC, the first; the IOAPIC, of which both are neighbours. */
 static bool irqchip_get(struct irqchip *c, Error **errp)
 {
     c->pic[0].chip_id = KVM_IRQCHIP_PIC_MASTER;
     c->pic[1].chip_id = KVM_IRQCHIP_PIC_SLAVE;
     c->ioapic.chip_id = KVM_IRQCHIP_IOAPIC;
-    return kvm_call(c->kvm->vm, KVM_GET_IRQCHIP, &c->pic[0], "KVM_GET_IRQCHIP", errp) &&
+    return kvm_call(c->kvm->vm, KVM_GET_PIT2, &c->pit, "KVM_GET_PIT2", errp) &&
            kvm_call(c->kvm->vm, KVM_GET_IRQCHIP, &c->pic[1], "KVM_GET_IRQCHIP", errp) &&
-           kvm_call(c->kvm->vm, KVM_GET_IRQCHIP, &c->ioapic, "KVM_GET_IRQCHIP", errp) &&
-           kvm_call(c->kvm->vm, KVM_GET_PIT2, &c->pit, "KVM_GET_PIT2", errp);
+           kvm_call(c->kvm->vm, KVM_GET_IRQCHIP, &c->pic[0], "KVM_GET_IRQCHIP", errp) &&
+           kvm_call(c->kvm->vm, KVM_GET_IRQCHIP, &c->ioapic, "KVM_GET_IRQCHIP", errp);
+}
+
+bool irqchip_read(struct irqchip *c, Error **errp)
+{
+    c->read = irqchip_get(c, errp);
+    return c->read;
 }
 
 static bool irqchip_set(struct irqchip *c, Error **errp)
@@ -155,7 +163,12 @@ static const VMStateField irqchip_fields[] = {
 
 static bool irqchip_pre_save(void *opaque, Error **errp)
 {
-    return irqchip_get(opaque, errp);
+    struct irqchip *c = opaque;
+
+    (void)errp;
+    assert(c->read); /* what is there is from an earlier time */
+    c->read = false;
+    return true;
 }
 
 static bool irqchip_post_load(void *opaque, int version, Error **errp)

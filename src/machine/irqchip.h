@@ -3,6 +3,9 @@
  * Irqchip: the interrupt controllers and the timer that KVM emulates: two PICs, the IOAPIC, the PIT (sections
  * "irqchip" and, for the paravirtual clock, "kvmclock"). The LAPICs are part of the processors.
  *
+ * For a save irqchip_read() comes before the processors' LAPICs are read (vcpu_state.h says why), so it is
+ * not left to the section's own turn.
+ *
  * The clock is read at every save and never set on a machine that runs: only irqchip_set_clock(), at a
  * takeover, makes guest time go on from what was loaded.
  */
@@ -19,10 +22,13 @@ struct irqchip {
     struct kvm_irqchip power_on[3];
     struct kvm_pit_state2 pit_power_on;
     uint64_t clock; /* ns of kvmclock */
+    bool read;      /* and not saved yet */
 };
 
 /* Before the first vCPU. */
 bool irqchip_create(struct irqchip *c, struct kvm *k, Error **errp);
+/* Held processors: what the section "irqchip" will save. */
+bool irqchip_read(struct irqchip *c, Error **errp);
 /* As after power-on. */
 bool irqchip_reset(struct irqchip *c, Error **errp);
 bool irqchip_set_clock(struct irqchip *c, Error **errp);

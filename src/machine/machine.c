@@ -168,14 +168,37 @@ static bool make_devices(Machine *m, Error **errp)
 /* --- sections of the state --- */
 
 static const VMStateField machine_fields[] = {
-    VMSTATE_U8(struct machine_state, request, 1),
-    VMSTATE_BOOL(struct machine_state, running, 1),
+    VMSTATE_U8(struct Machine, state.request, 1),
+    VMSTATE_BOOL(struct Machine, state.running, 1),
     VMSTATE_END,
 };
 
+/* Everything at once, in the order in which interrupts travel (vcpu_state.h), which is not that of the
+ * sections.
+ */
+bool machine_begin_save(Machine *m, Error **errp)
+{
+    if (!irqchip_read(&m->irqchip, errp))
+        return false;
+    vcpu_states_ask(&m->vcpus, m->states);
+    m->reading = true;
+    return true;
+}
+
+/* The first of the sections for which KVM is asked. An engine has begun before; each save reads anew. */
+static bool machine_pre_save(void *opaque, Error **errp)
+{
+    Machine *m = opaque;
+
+    if (!m->reading && !machine_begin_save(m, errp))
+        return false;
+    m->reading = false;
+    return true;
+}
+
 static bool machine_post_load(void *opaque, int version, Error **errp)
 {
-    struct machine_state *s = opaque;
+    struct machine_state *s = &((Machine *)opaque)->state;
 
     (void)version;
     if (s->request <= GUEST_REQUEST_PANIC)
@@ -190,33 +213,33 @@ static const VMStateDescription machine_vmstate = {
     .version = 1,
     .minimum_version = 1,
     .fields = machine_fields,
+    .pre_save = machine_pre_save,
     .post_load = machine_post_load,
 };
 
 /* The order of loading: RAM first; LAPICs before the IOAPIC, which may signal them at once; devices after
- * both. */
+ * both. The order of saving: "machine" before those, since it reads them. */
 static bool register_state(Machine *m, Error **errp)
 {
     m->registered = true;
-    if (!ram_state_register(&m->guest, errp))
+    if (!ram_state_register(&m->guest, errp) || !perdure_vmstate_register(&machine_vmstate, 0, m, errp))
         return false;
     for (int i = 0; i < m->vcpus.count; i++)
         if (!perdure_vmstate_register(&vcpu_vmstate, i, m->states[i], errp))
             return false;
     return perdure_vmstate_register(&irqchip_vmstate, 0, &m->irqchip, errp) &&
-           perdure_vmstate_register(&kvmclock_vmstate, 0, &m->irqchip, errp) &&
-           perdure_vmstate_register(&machine_vmstate, 0, &m->state, errp);
+           perdure_vmstate_register(&kvmclock_vmstate, 0, &m->irqchip, errp);
 }
 
 static void unregister(Machine *m)
 {
     if (!m->registered)
         return;
-    perdure_vmstate_unregister(&machine_vmstate, &m->state);
     perdure_vmstate_unregister(&kvmclock_vmstate, &m->irqchip);
     perdure_vmstate_unregister(&irqchip_vmstate, &m->irqchip);
     for (int i = 0; i < m->vcpus.count; i++)
         perdure_vmstate_unregister(&vcpu_vmstate, m->states[i]);
+    perdure_vmstate_unregister(&machine_vmstate, m);
     ram_state_unregister(&m->guest);
 }
 

@@ -30,6 +30,11 @@ static void guest_tracking_stop(Guest *g)
     dirty_log_stop(&machine_of(g)->dirty);
 }
 
+static bool guest_begin_save(Guest *g, Error **errp)
+{
+    return machine_begin_save(machine_of(g), errp);
+}
+
 /* Paused, each call looks again: what a live pass left over may be older than
  * what the log says now. */
 static bool guest_collect(Guest *g, Staging *s, bool live, bool *ret_more, Error **errp)
@@ -142,6 +147,7 @@ const struct guest_ops machine_guest_ops = {
     .resume = guest_resume,
     .tracking_start = guest_tracking_start,
     .tracking_stop = guest_tracking_stop,
+    .begin_save = guest_begin_save,
     .collect = guest_collect,
     .changed_pages = guest_changed_pages,
     .request = guest_pending_request,

@@ -45,6 +45,7 @@ struct Machine {
     struct task_mutex lock; /* of state, paused, listener, worker's wishes */
     struct task_cond changed;
     bool paused;
+    bool reading; /* what the next save will need of KVM; within one pause */
     void (*listener)(void *opaque, enum machine_event ev);
     void *listener_opaque;
 
@@ -65,6 +66,8 @@ bool machine_run_init(Machine *m, Error **errp);
 void machine_run_destroy(Machine *m);
 bool machine_pause(Machine *m, Error **errp);
 void machine_resume(Machine *m);
+/* Paused: begins to read what KVM holds (processors, irqchip), for the save that follows. */
+bool machine_begin_save(Machine *m, Error **errp);
 /* Paused: processors, devices, irqchip as after power-on, then kernel and tables into RAM; the request is
  * forgotten. */
 bool machine_reset_paused(Machine *m, Error **errp);

@@ -51,6 +51,7 @@ void machine_resume(Machine *m)
     Error *err = NULL;
     bool ok;
 
+    m->reading = false;
     /* A standby's machine begins without a pause. Not under our lock: a handler that wants it holds the
      * loop's. */
     if (m->paused)
@@ -174,6 +175,8 @@ static bool reset_vcpu(Machine *m, int i, const struct boot_entry *entry, Error 
 
 static bool reset_hardware(Machine *m, const struct boot_entry *entry, Error **errp)
 {
+    vcpus_await(&m->vcpus);
+    m->reading = false;
     loop_lock(m->loop);
     for (Device *d = m->devices.first; d; d = d->next)
         if (d->class->reset)

@@ -2,7 +2,9 @@
 #include "machine/vcpu.h"
 #include "machine/vcpu_exit.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +13,8 @@
 #include <unistd.h>
 
 #define KICK_SIGNAL (SIGRTMIN + 1)
+/* Longer than a pause with a few hundred pages. */
+#define SPIN_TIME (200 * NS_PER_US)
 
 /* The kvm_run of the processor whose thread this is: all that the handler touches. */
 static __thread struct kvm_run *volatile kick_target;
@@ -65,19 +69,80 @@ static void run_until_held(struct vcpu *v)
     }
 }
 
-/* At the barrier until no reason is left; false: quit. */
-static bool stand_still(struct vcpus *s)
+/* --- the barrier --- */
+
+static void spin_while(bool (*busy)(const void *opaque), const void *opaque, int64_t until)
 {
+    while (busy(opaque) && clock_now() < until)
+        sched_yield(); /* whom we wait for may need this core */
+}
+
+static bool must_stand(struct vcpus *s)
+{
+    unsigned hold = atomic_load(&s->hold);
+
+    return hold && !(hold & VCPU_HOLD_QUIT);
+}
+
+static bool nothing_to_do(const void *opaque)
+{
+    const struct vcpu *v = opaque;
+
+    return must_stand(v->set) && atomic_load(&v->set->asked) == v->served;
+}
+
+/* Lock held, and given up meanwhile. */
+static void answer(struct vcpu *v)
+{
+    struct vcpus *s = v->set;
+    void (*question)(struct vcpu * v, void *opaque) = s->question;
+    void *opaque = s->question_opaque;
+
+    v->served = atomic_load(&s->asked);
+    task_unlock(&s->lock);
+    question(v, opaque);
+    task_lock(&s->lock);
+    if (atomic_fetch_sub(&s->busy, 1) == 1)
+        task_broadcast(&s->still);
+}
+
+/* Lock held, and given up meanwhile. */
+static void rest(struct vcpu *v, int64_t spin_until)
+{
+    struct vcpus *s = v->set;
+
+    if (s->may_spin && atomic_load(&s->hold) == VCPU_HOLD_PAUSE) {
+        task_unlock(&s->lock);
+        spin_while(nothing_to_do, v, spin_until);
+        task_lock(&s->lock);
+    }
+    if (nothing_to_do(v))
+        task_wait(&s->go, &s->lock);
+}
+
+/* At the barrier until no reason is left; false: quit. No question stays behind unanswered. */
+static bool stand_still(struct vcpu *v)
+{
+    struct vcpus *s = v->set;
+    int64_t spin_until = clock_now() + SPIN_TIME;
     bool quit;
 
     task_lock(&s->lock);
-    if (--s->moving == 0)
+    if (atomic_fetch_sub(&s->moving, 1) == 1)
         task_broadcast(&s->still);
-    while (atomic_load(&s->hold) && !(atomic_load(&s->hold) & VCPU_HOLD_QUIT))
-        task_wait(&s->go, &s->lock);
+    for (;;) {
+        if (atomic_load(&s->asked) != v->served) {
+            answer(v);
+            spin_until = clock_now() + SPIN_TIME;
+        } else if (must_stand(s)) {
+            rest(v, spin_until);
+        } else {
+            break;
+        }
+    }
     quit = atomic_load(&s->hold) & VCPU_HOLD_QUIT;
     if (!quit)
-        s->moving++;
+        atomic_fetch_add(&s->moving, 1);
     task_unlock(&s->lock);
     return !quit;
 }
@@ -92,15 +157,30 @@ static void vcpu_thread(void *arg)
     sigemptyset(&kick);
     sigaddset(&kick, KICK_SIGNAL);
     pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
-    while (stand_still(v->set))
+    while (stand_still(v))
         run_until_held(v);
     kick_target = NULL;
 }
 
-static void wait_still(struct vcpus *s)
+static bool is_positive(const void *opaque)
 {
-    while (s->moving > 0)
+    return atomic_load((const atomic_int *)opaque) > 0;
+}
+
+/* Lock held: until nobody is left of a count whose end is told by still. */
+static void wait_for_none(struct vcpus *s, const atomic_int *count)
+{
+    while (is_positive(count))
         task_wait(&s->still, &s->lock);
+}
+
+/* The same without the lock, and with a look before the sleep. */
+static void look_for_none(struct vcpus *s, const atomic_int *count)
+{
+    spin_while(is_positive, count, clock_now() + SPIN_TIME);
+    task_lock(&s->lock);
+    wait_for_none(s, count);
+    task_unlock(&s->lock);
 }
 
 /* Lock held. */
@@ -108,7 +188,8 @@ static void hold_and_kick(struct vcpus *s, unsigned reason)
 {
     unsigned before = atomic_fetch_or(&s->hold, reason);
 
-    task_broadcast(&s->go); /* those at the barrier look for QUIT */
+    if (reason == VCPU_HOLD_QUIT)
+        task_broadcast(&s->go); /* the only one that ends a stand */
     if (before)
         return; /* whoever held first has kicked */
     for (int i = 0; i < s->started; i++)
@@ -119,8 +200,8 @@ void vcpus_hold(struct vcpus *s, enum vcpu_hold reason)
 {
     task_lock(&s->lock);
     hold_and_kick(s, reason);
-    wait_still(s);
     task_unlock(&s->lock);
+    look_for_none(s, &s->moving);
 }
 
 void vcpus_hold_soon(struct vcpus *s, enum vcpu_hold reason)
@@ -143,6 +224,26 @@ bool vcpus_held(struct vcpus *s, enum vcpu_hold reason)
 {
     return atomic_load(&s->hold) & reason;
 }
+
+void vcpus_ask(struct vcpus *s, void (*fn)(struct vcpu *v, void *opaque), void *opaque)
+{
+    task_lock(&s->lock);
+    assert(atomic_load(&s->hold) && !atomic_load(&s->moving));
+    wait_for_none(s, &s->busy); /* somebody may have asked and gone away without the answer */
+    s->question = fn;
+    s->question_opaque = opaque;
+    atomic_store(&s->busy, s->started);
+    atomic_fetch_add(&s->asked, 1);
+    task_broadcast(&s->go);
+    task_unlock(&s->lock);
+}
+
+void vcpus_await(struct vcpus *s)
+{
+    look_for_none(s, &s->busy);
+}
+
+/* --- life --- */
 
 static bool create_vcpu(struct vcpu *v, struct kvm *k, Error **errp)
 {
@@ -167,16 +268,14 @@ static bool start_thread(struct vcpu *v, Error **errp)
     char name[16];
 
     snprintf(name, sizeof(name), "vcpu%d", v->index);
-    task_lock(&s->lock);
-    s->moving++;
-    task_unlock(&s->lock);
+    atomic_fetch_add(&s->moving, 1);
     v->task = task_start(name, vcpu_thread, v, errp);
     task_lock(&s->lock);
     if (v->task) {
-        wait_still(s); /* its thread id is known from here */
+        wait_for_none(s, &s->moving); /* its thread id is known from here */
         s->started++;
     } else {
-        s->moving--;
+        atomic_fetch_sub(&s->moving, 1);
     }
     task_unlock(&s->lock);
     return v->task;
@@ -191,6 +290,7 @@ bool vcpus_new(struct vcpus *s, struct kvm *k, int count, const struct vcpu_owne
         return false;
     }
     s->count = count;
+    s->may_spin = count < sysconf(_SC_NPROCESSORS_ONLN);
     task_mutex_init(&s->lock);
     task_cond_init(&s->still);
     task_cond_init(&s->go);

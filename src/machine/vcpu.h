@@ -13,6 +13,20 @@
  *
  *     running --(reason set, kicked)--> completing --(EINTR)--> at the barrier --(no reason left)--> running
  *
+ * A thread at the barrier can be asked to do something there (vcpus_ask()): KVM answers questions about a
+ * processor fastest on its own thread, and all threads answer at the same time.
+ *
+ *     vcpus_hold(s, VCPU_HOLD_PAUSE);
+ *     vcpus_ask(s, read_registers, self);     // every thread calls read_registers(its vcpu, self)
+ *     ...                                     // meanwhile something else
+ *     vcpus_await(s);
+ *     vcpus_release(s, VCPU_HOLD_PAUSE);
+ *
+ * A pause is over within a fraction of a millisecond, and to be woken takes a good part of that: both sides
+ * look for a while (SPIN_TIME) whether what they wait for is there, before they sleep. They give their core
+ * away between two looks, and the processors sleep at once if they have no core to spare, or if the reason
+ * is not the engine's pause.
+ *
  * Locks: vcpus_hold() must not be called with the loop lock held, nor on a vCPU thread: an access under way
  * needs both. vcpus_hold_soon() may be called anywhere.
  */
@@ -51,6 +65,7 @@ struct vcpu {
     struct vcpus *set;
     Task *task;
     pthread_t thread;
+    unsigned served; /* the last question that was answered; under the set's lock */
 };
 
 struct vcpus {
@@ -58,10 +73,17 @@ struct vcpus {
     int count;
     struct vcpu_owner owner;
     /* private */
-    atomic_uint hold;
+    bool may_spin; /* there are more cores than processors */
     struct task_mutex lock;
     struct task_cond still, go;
-    int started, moving; /* under lock: threads begun; threads not at the barrier */
+    int started; /* under lock: threads begun */
+    /* written under lock, looked at without */
+    atomic_uint hold;
+    atomic_int moving; /* threads not at the barrier */
+    atomic_uint asked; /* the number of the last question */
+    atomic_int busy;   /* threads that have not answered it */
+    void (*question)(struct vcpu *v, void *opaque);
+    void *question_opaque;
 };
 
 /* Makes the vCPUs in KVM and their threads, held by VCPU_HOLD_USER. On failure nothing is left. */
@@ -75,5 +97,12 @@ void vcpus_hold(struct vcpus *s, enum vcpu_hold reason);
 void vcpus_hold_soon(struct vcpus *s, enum vcpu_hold reason);
 void vcpus_release(struct vcpus *s, enum vcpu_hold reason);
 bool vcpus_held(struct vcpus *s, enum vcpu_hold reason);
+
+/* Held, and still: each thread calls fn once, at the barrier; fn may use its processor and what opaque offers
+ * it, and takes no lock. Returns at once; who holds the processors releases them after vcpus_await().
+ * Question and answer belong to one task at a time. */
+void vcpus_ask(struct vcpus *s, void (*fn)(struct vcpu *v, void *opaque), void *opaque);
+/* Until all have answered; what fn wrote is visible then. Nothing asked: returns at once. */
+void vcpus_await(struct vcpus *s);
 
 #endif

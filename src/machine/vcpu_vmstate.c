@@ -114,7 +114,7 @@ static const VMStateField vcpu_fields[] = {
 
 static bool vcpu_pre_save(void *opaque, Error **errp)
 {
-    return vcpu_state_get(opaque, errp);
+    return vcpu_state_await(opaque, errp);
 }
 
 static bool vcpu_post_load(void *opaque, int version, Error **errp)

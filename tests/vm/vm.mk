@@ -22,6 +22,9 @@ $(vm_bin): $(B)/tests/vm/%: $(B)/tests/vm/%.o $(vm_lib) $(test_objs)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -lcmocka -o $@
 
+# It counts allocations.
+$(B)/tests/vm/test_machine_save: ALL_LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+
 check-vm: all $(vm_bin) $(count_client) $(linux_count)
 	$(Q)tests/vm/run $(B) $(vm_bin)
 
