@@ -268,7 +268,8 @@ static Machine *make(struct machine_setup *setup, bool from_stream, Error **errp
     m->kvm.fd = m->kvm.vm = -1;
     m->guest.ops = &machine_guest_ops;
     task_mutex_init(&m->lock);
-    task_cond_init(&m->changed);
+    task_cond_init(&m->unpaused);
+    task_cond_init(&m->work);
     if (make_all(m, from_stream, errp))
         return m;
     machine_free(m);
@@ -330,7 +331,8 @@ void machine_free(Machine *m)
     if (m->guest.memory)
         guest_memory_free(m->guest.memory);
     machine_setup_free(&m->setup);
-    task_cond_destroy(&m->changed);
+    task_cond_destroy(&m->work);
+    task_cond_destroy(&m->unpaused);
     task_mutex_destroy(&m->lock);
     free(m);
 }

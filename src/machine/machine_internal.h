@@ -43,13 +43,14 @@ struct Machine {
 
     struct machine_state state;
     struct task_mutex lock; /* of state, paused, listener, worker's wishes */
-    struct task_cond changed;
+    struct task_cond unpaused;
     bool paused;
     bool reading; /* what the next save will need of KVM; within one pause */
     void (*listener)(void *opaque, enum machine_event ev);
     void *listener_opaque;
 
-    Task *worker; /* carries out a reset that no engine takes care of */
+    Task *worker;          /* carries out a reset that no engine takes care of */
+    struct task_cond work; /* its own: a resume wakes nobody who does not wait for it */
     bool reset_wanted, quit;
 
     LoopTimer *announce_timer;

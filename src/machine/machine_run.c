@@ -20,7 +20,7 @@ bool machine_pause(Machine *m, Error **errp)
 
     task_lock(&m->lock);
     while (m->paused && !m->quit)
-        task_wait(&m->changed, &m->lock);
+        task_wait(&m->unpaused, &m->lock);
     quit = m->paused;
     m->paused = true;
     task_unlock(&m->lock);
@@ -60,7 +60,7 @@ void machine_resume(Machine *m)
     ok = !m->state.running || start_loop(m, &err);
     apply_run_state(m);
     m->paused = false;
-    task_broadcast(&m->changed);
+    task_broadcast(&m->unpaused);
     vcpus_release(&m->vcpus, VCPU_HOLD_PAUSE);
     task_unlock(&m->lock);
     if (ok)
@@ -107,7 +107,7 @@ static void want_reset(Machine *m, enum guest_request what)
     if (what != GUEST_REQUEST_RESET)
         return;
     m->reset_wanted = true;
-    task_broadcast(&m->changed);
+    task_broadcast(&m->work);
 }
 
 void machine_request(Machine *m, enum guest_request what)
@@ -286,7 +286,7 @@ static void worker(void *arg)
     task_lock(&m->lock);
     while (!m->quit) {
         if (!m->reset_wanted) {
-            task_wait(&m->changed, &m->lock);
+            task_wait(&m->work, &m->lock);
             continue;
         }
         m->reset_wanted = false;
@@ -307,7 +307,8 @@ void machine_run_destroy(Machine *m)
 {
     task_lock(&m->lock);
     m->quit = true;
-    task_broadcast(&m->changed);
+    task_broadcast(&m->work);
+    task_broadcast(&m->unpaused);
     task_unlock(&m->lock);
     task_join(m->worker);
     m->worker = NULL;
