@@ -420,8 +420,9 @@ def test_console_is_the_same_before_and_after(pair):
     time.sleep(0.2)
     take_over(pair, primary, backup)
     require("started" not in backup.output() and "before" not in backup.output(), "the backup repeats", backup.output())
-    ask(pair, "print", "after")
-    pair.wait(lambda: backup.output() == "after\n", 5, "line on the backup's console", backup.output)
+    assert_well(pair)
+    ask(pair, "print", "after", wait_ms=20000, resend_ms=20000)  # once: a request that came twice would be printed twice
+    pair.wait(lambda: backup.output() == "after\n", 20, "line on the backup's console", backup.output)
 
 
 # --- state files ---
