@@ -9,6 +9,10 @@ import time
 HEADER = struct.Struct("<IIB")
 CHUNK = 256 * 1024
 
+# Every limit of the tests is given for a machine that has nothing else to do. It ends what hangs, and is no assertion: on a machine
+# that builds or tests something else too, all of them are worth as many times more.
+PATIENCE = 5
+
 
 class HostLost(Exception):
     """The test host ended (or never answered) while something waited for it."""
@@ -43,7 +47,7 @@ class Job:
     def wait(self, timeout=60):
         """Waits for the end and returns the exit status. TimeoutError leaves the job running."""
         with self._link.changed:
-            if not self._link.changed.wait_for(lambda: not self.running, timeout):
+            if not self._link.changed.wait_for(lambda: not self.running, timeout * PATIENCE):
                 raise TimeoutError(f"still running after {timeout} s: {self.line}")
         if self.lost:
             raise HostLost(self.line)
@@ -68,7 +72,7 @@ class AgentLink:
     def wait_hello(self, timeout):
         """True once the agent has started, False after @timeout or when the host ended."""
         with self.changed:
-            self.changed.wait_for(lambda: self._hello or self._closed, timeout)
+            self.changed.wait_for(lambda: self._hello or self._closed, timeout * PATIENCE)
             return self._hello and not self._closed
 
     def spawn(self, line):
@@ -148,7 +152,7 @@ class AgentLink:
 
 def wait_until(condition, timeout, what, poll=0.2):
     """Calls @condition until it returns something true, and returns that; TimeoutError names @what."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while True:
         value = condition()
         if value:

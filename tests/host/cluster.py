@@ -76,6 +76,7 @@ class Cluster:
             except TimeoutError:
                 if attempt == GUEST_BOOT_ATTEMPTS:
                     raise
+                print(f"    the guest hangs in its boot {attempt} on host {host.name}, once more", flush=True)
                 job.kill(9)
                 job.wait(30)
                 continue

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-from agentlink import wait_until
+from agentlink import PATIENCE, wait_until
 from network import GUEST_ADDRESS, HARNESS_ADDRESS
 
 REDIS_PORT, COMMAND_PORT = 6379, 7778
@@ -136,7 +136,7 @@ class Client(threading.Thread):
         """Waits until @count more replies have come; returns how many there are then."""
         target = self.replies + count
         with self._changed:
-            self._changed.wait_for(lambda: self.replies >= target or self.error, timeout)
+            self._changed.wait_for(lambda: self.replies >= target or self.error, timeout * PATIENCE)
         self.check()
         if self.replies < target:
             raise ClientError(f"{self.replies} replies, not {target}, after {timeout} s")
@@ -193,7 +193,7 @@ def redis_answers(address=GUEST_ADDRESS):
 def tell_guest(word, address=GUEST_ADDRESS, timeout=30):
     """Has guestd do one of "reboot", "poweroff", "panic"; returns when it answered that it will."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(timeout)
+        sock.settimeout(timeout * PATIENCE)
         sock.sendto(word.encode(), (address, COMMAND_PORT))
         answer = sock.recv(64)
     if answer != b"ok":
