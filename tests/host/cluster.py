@@ -90,28 +90,36 @@ class Cluster:
         """How often the guest's console said that redis and guestd are there."""
         return int(host.run("grep -c GUEST-READY /run/guest.log", check=False).out or 0)
 
-    def standby(self, host):
+    def restore_guest(self, host, state, more=""):
+        """Goes on from a state file on @host."""
+        return self.spawn(host, "run", f"--restore {state} --net id=net0,tap=tap0 --console file:/run/guest.log {more}")
+
+    def standby(self, host, more=""):
         """Makes @host ready to be protected to."""
         job = self.spawn(host, "standby", f"--listen tcp:0.0.0.0:{PORT} --net id=net0,tap=tap0 --insecure "
-                          "--console file:/run/guest.log")
+                          f"--console file:/run/guest.log {more}")
         self.wait_state(host, "LISTENING", timeout=30)
         return job
 
-    def protect(self, host, peer):
+    def protect(self, host, peer, more=""):
         """Protects the guest on @host to @peer, and returns when both say so."""
         host.run(f"perdure protect web --to tcp:{peer.replication_address}:{PORT} --interval {INTERVAL} "
-                 f"--timeout {TIMEOUT} --arbiter command:/usr/lib/perdure/arbiter-etcd --insecure", timeout=SYNC_TIMEOUT)
+                 f"--timeout {TIMEOUT} --arbiter command:/usr/lib/perdure/arbiter-etcd --insecure {more}",
+                 timeout=SYNC_TIMEOUT)
         self.wait_protected(host, peer)
 
     def wait_protected(self, host, peer, timeout=SYNC_TIMEOUT):
         self.wait_state(host, "PROTECTED", timeout=timeout)
         self.wait_state(peer, "STANDBY", timeout=30)
 
-    def protected_guest(self, cpus=1):
-        """The start of every scenario: the guest on A, protected to B. Returns the jobs of both sides."""
-        run = self.run_guest(self.a, cpus)
-        standby = self.standby(self.b)
-        self.protect(self.a, self.b)
+    def protected_guest(self, cpus=1, devices="", protect=""):
+        """The start of every scenario: the guest on A, protected to B. Returns the jobs of both sides.
+
+        devices     more of them, as both sides are given them         protect     more options of `perdure protect`
+        """
+        run = self.run_guest(self.a, cpus, devices)
+        standby = self.standby(self.b, devices)
+        self.protect(self.a, self.b, protect)
         return run, standby
 
     @staticmethod

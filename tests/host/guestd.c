@@ -9,7 +9,8 @@
  * counts, RANDOM is drawn for each. A guest that a takeover sets back to an epoch sends some N again, so an N
  * seen from both hosts is output that left the first host without being acknowledged: nothing else on the
  * wire tells this as plainly. To port 7778 one sends "reboot", "poweroff" or "panic"; it answers "ok" and
- * does it.
+ * does it. Over TCP, whose connections live through a takeover, the same port takes a line for the shell and
+ * returns what that prints.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -23,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BEACON_PORT = 7777, COMMAND_PORT = 7778, BEACON_MS = 20 };
+enum { BEACON_PORT = 7777, COMMAND_PORT = 7778, BEACON_MS = 20, BACKLOG = 8 };
 
 static uint64_t draw(void)
 {
@@ -62,6 +63,33 @@ static void obey(int fd)
         panic_now();
 }
 
+/* A shell of its own for every connection. */
+static void serve_shell(int listener)
+{
+    int fd = accept(listener, NULL, NULL);
+
+    if (fd < 0)
+        return;
+    if (fork() == 0) {
+        for (int i = 0; i <= 2; i++)
+            dup2(fd, i);
+        execl("/bin/sh", "sh", "-c", "read -r line; eval \"$line\"", (char *)NULL);
+        _exit(127);
+    }
+    close(fd);
+}
+
+static int listen_for_shells(const struct sockaddr_in *self)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || bind(fd, (const struct sockaddr *)self, sizeof(*self)) || listen(fd, BACKLOG)) {
+        perror("guestd: listen");
+        return -1;
+    }
+    return fd;
+}
+
 static void beacon(int fd, const struct sockaddr_in *to, uint64_t boot, uint64_t n)
 {
     char text[96];
@@ -73,7 +101,7 @@ static void beacon(int fd, const struct sockaddr_in *to, uint64_t boot, uint64_t
 
 int main(int argc, char **argv)
 {
-    int fd = socket(AF_INET, SOCK_DGRAM, 0), one = 1;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), shells, one = 1;
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(BEACON_PORT)};
     struct sockaddr_in self = {.sin_family = AF_INET, .sin_port = htons(COMMAND_PORT)};
     uint64_t boot = draw();
@@ -85,12 +113,18 @@ int main(int argc, char **argv)
         perror("guestd: bind");
         return 1;
     }
+    shells = listen_for_shells(&self);
+    if (shells < 0)
+        return 1;
     puts(argv[2]);
     fflush(stdout);
     for (uint64_t n = 1;; n++) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, BEACON_MS) > 0)
+        struct pollfd p[] = {{.fd = fd, .events = POLLIN}, {.fd = shells, .events = POLLIN}};
+        poll(p, 2, BEACON_MS);
+        if (p[0].revents)
             obey(fd);
+        if (p[1].revents)
+            serve_shell(shells);
         beacon(fd, &to, boot, n);
         while (waitpid(-1, NULL, WNOHANG) > 0) {
         }

@@ -4,19 +4,16 @@
 # Words that choose scenarios: make check-host HOST_TESTS="a_power_cut a_frozen"
 HOST_TESTS ?=
 
-check-host: $(B)/perdure
+check-host check-host-long: $(B)/perdure
 	@scripts/install-packages host
-	$(Q)status=0; for t in linux redis; do \
-		tests/host/test_$$t.py --perdure $(B)/perdure $(HOST_TESTS) || status=1; done; exit $$status
+	$(Q)status=0; for t in linux devices redis; do \
+		tests/host/test_$$t.py --perdure $(B)/perdure $(HOST_LONG) $(HOST_TESTS) || status=1; done; exit $$status
+check-host-long: HOST_LONG := --long
 
 # One power cut and one freeze: what the continuous integration has time for.
 check-host-brief: $(B)/perdure
 	@scripts/install-packages host
 	$(Q)tests/host/test_redis.py --perdure $(B)/perdure a_power_cut a_frozen
-
-check-host-long: $(B)/perdure
-	@scripts/install-packages host
-	$(Q)tests/host/test_redis.py --perdure $(B)/perdure --long $(HOST_TESTS)
 
 # make demo with its Linux guest.
 check-demo-linux: demo-programs

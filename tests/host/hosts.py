@@ -29,11 +29,11 @@ import images
 from agentlink import AgentLink, CommandFailed, HostLost, Job, wait_until
 from network import (GUEST_ADDRESS, GUEST_MAC, HARNESS_ADDRESS, PUBLIC, REPLICATION, Capture, Net, OutputEscaped,
                      beacon_spans)
-from services import Client, ClientError, Etcd, redis_answers, start_process, tell_guest
+from services import Client, ClientError, Etcd, GuestShell, ask_guest, redis_answers, start_process, tell_guest
 
 __all__ = ["AgentLink", "Capture", "Client", "ClientError", "CommandFailed", "Etcd", "GUEST_ADDRESS", "GUEST_MAC",
-           "HARNESS_ADDRESS", "Host", "HostLost", "Job", "Net", "OutputEscaped", "PUBLIC", "REPLICATION", "beacon_spans",
-           "images", "redis_answers", "start_hosts", "start_process", "tell_guest", "wait_until"]
+           "GuestShell", "HARNESS_ADDRESS", "Host", "HostLost", "Job", "Net", "OutputEscaped", "PUBLIC", "REPLICATION",
+           "ask_guest", "beacon_spans", "images", "redis_answers", "start_hosts", "start_process", "tell_guest", "wait_until"]
 
 BOOT_TIMEOUT = 120
 BOOT_ATTEMPTS = 3

@@ -8,7 +8,7 @@ Two initramfs archives, each written only when something in it changed:
 
     host.cpio    busybox, ip, the modules for nested KVM and for the network, the control agent (agent.c), etcdctl, the
                  etcd arbiter script, perdure with its libraries, and for it to boot: /guest/vmlinuz, /guest/initrd
-    guest.cpio   busybox, redis-server, the virtio modules and guestd (guestd.c)
+    guest.cpio   busybox, redis-server, the modules for virtio and the power button, and guestd (guestd.c)
 
 The kernel of both is Debian's cloud kernel as the package linux-image-cloud-amd64 installs it. The archives are not
 compressed: under emulation a guest takes longer to unpack than to read.
@@ -26,6 +26,7 @@ from initramfs import Missing, Tree, installed_kernels, kernel_image, shared_lib
 
 VIRTIO_MODULES = ["virtio_pci", "virtio_net"]
 HOST_MODULES = VIRTIO_MODULES + ["virtio_console", "kvm-amd", "tun", "bridge"]
+GUEST_MODULES = VIRTIO_MODULES + ["virtio_blk", "evdev", "button"]
 
 HOST_INIT = """#!/bin/sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/
@@ -63,9 +64,19 @@ for w in $(cat /proc/cmdline); do case $w in guest.ip=*) ip=${w#*=};; esac; done
 ip link set lo up
 ip addr add "$ip" broadcast + dev eth0
 ip link set eth0 up
+acpid -f -l /acpid.log &
 redis-server --save "" --appendonly no --protected-mode no --bind 0.0.0.0 --maxmemory 32mb --logfile /redis.log &
 until redis-cli ping >/dev/null 2>&1; do sleep 0.1; done
 exec /bin/guestd "${ip%.*}.255" "GUEST-READY $ip $(nproc) cpus after $(cut -d' ' -f1 /proc/uptime) s"
+"""
+
+# What the guest's acpid runs when the power button is pressed.
+GUEST_POWER_BUTTON = """#!/bin/sh
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin
+redis-cli shutdown nosave
+redis-cli ping >/dev/null 2>&1 || echo GUEST-SHUTDOWN redis has ended >/dev/console
+sync
+poweroff -f
 """
 
 
@@ -105,10 +116,11 @@ def guest_tree(out, release):
     tree.console()
     for directory in ("/proc", "/sys", "/dev", "/tmp"):
         tree.directory(directory)
-    tree.modules(release, VIRTIO_MODULES)
+    tree.modules(release, GUEST_MODULES)
     for name in ("redis-server", "redis-cli"):
         tree.program(f"/usr/bin/{name}")
     tree.file(compile_static(out, "guestd"), "/bin/guestd")
+    tree.data("/etc/acpi/PWRF/00000080", GUEST_POWER_BUTTON.encode(), 0o755)
     tree.data("/init", GUEST_INIT.encode(), 0o755)
     return tree
 

@@ -190,6 +190,33 @@ def redis_answers(address=GUEST_ADDRESS):
             return False
 
 
+class GuestShell:
+    """Has guestd's shell do a line, over one TCP connection: the guest prints, next_line() returns it line by line."""
+
+    def __init__(self, line, address=GUEST_ADDRESS):
+        self._sock = wait_until(lambda: connect(address, COMMAND_PORT), 60, f"guestd at {address} accepts")
+        self._lines = self._sock.makefile("r", encoding="utf-8")
+        self._sock.sendall(line.encode() + b"\n")
+
+    def next_line(self, timeout=90):
+        """Without its end; "" is the end of the output. A line that comes too late ends the use of this object."""
+        self._sock.settimeout(timeout * PATIENCE)
+        return self._lines.readline().rstrip("\n")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._lines.close()
+        self._sock.close()
+
+
+def ask_guest(line, timeout=90):
+    """What a line of shell prints in the guest, if that is one line."""
+    with GuestShell(line) as shell:
+        return shell.next_line(timeout)
+
+
 def tell_guest(word, address=GUEST_ADDRESS, timeout=30):
     """Has guestd do one of "reboot", "poweroff", "panic"; returns when it answered that it will."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

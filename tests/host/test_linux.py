@@ -60,8 +60,7 @@ def test_save_and_restore(cluster):
         client.wait_more(100)
         cluster.a.run("perdure quit web")
         assert job.wait(60) == 0, cluster.a.run("cat /run/perdure-run.log").out
-        job = cluster.a.spawn("exec perdure run --name web --restore /run/state --net tap=tap0,id=net0 "
-                              "--console file:/run/guest.log >/run/perdure-restore.log 2>&1")
+        job = cluster.restore_guest(cluster.a, "/run/state")
         client.wait_more(MANY, timeout=90)
         assert job.running
 
