@@ -90,7 +90,7 @@ class Host:
 
     def _command(self, control_fd):
         cmdline = (f"console=ttyS0 quiet loglevel=4 panic=-1 host.name={self.name} host.public={self.address}/24 "
-                   f"host.replication={self.replication_address}/24 tsc_early_khz={self._image.tsc_khz}")
+                   f"host.replication={self.replication_address}/24 tsc_early_khz={self._image.tsc_khz} tsc=reliable")
         command = ["qemu-system-x86_64", "-name", f"perdure-{self.name}", "-accel", "tcg,thread=multi", "-cpu", "max",
                    "-M", "q35", "-smp", str(self._cpus), "-m", str(self._memory_mib), "-nodefaults", "-no-user-config",
                    "-no-reboot", "-display", "none", "-serial", f"file:{self.console_log}",
