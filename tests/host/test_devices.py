@@ -93,6 +93,7 @@ def long_test_save_and_restore_under_io(cluster):
             cluster.a.run("perdure quit web")
             assert job.wait(60) == 0
             job = cluster.restore_guest(cluster.a, "/run/state", f"{disk} --save-on-exit /run/state")
+            cluster.wait_state(cluster.a, "UNPROTECTED")
         assert shell.next_line() == str(next(numbers))
 
 
