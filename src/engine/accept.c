@@ -63,10 +63,28 @@ static void wait_for_ending(Engine *e)
     task_unlock(&e->lock);
 }
 
+/* The primary of a protection that this side may still ask about says that it was granted to go on alone: the
+ * session ends itself by that, unless it was granted before it heard of it (failover.c). */
+static void hear_that_peer_went_on(struct greeting *gr)
+{
+    Engine *e = gr->e;
+    struct session *s;
+
+    task_lock(&e->lock);
+    s = e->session;
+    if (s && !e->session_ended && e->role == ENGINE_BACKUP &&
+        !strcmp(gr->hello.went_on_pair, s->hello.pair) && gr->hello.went_on_generation == e->generation) {
+        s->peer_went_on = s->closing = true;
+        task_broadcast(&e->changed);
+    }
+    task_unlock(&e->lock);
+}
+
 static bool may_begin(struct greeting *gr)
 {
     char text[1024];
 
+    hear_that_peer_went_on(gr);
     wait_for_ending(gr->e);
     find_reasons(gr, text, sizeof(text));
     if (text[0])

@@ -257,7 +257,7 @@ static void take_over(struct backup *b)
     case VERDICT_DENIED:
         report_note(&b->s->report, "output", "nothing was held here; the primary goes on");
         engine_set_report(b->e, b->s->report.text);
-        backup_drop(b, "the arbiter denied: the primary goes on");
+        backup_drop(b, "denied: the primary goes on");
         break;
     case VERDICT_QUIT:
         backup_drop(b, "the engine was told to quit");

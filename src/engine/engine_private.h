@@ -59,6 +59,11 @@ struct Engine {
     char last_error[512];
     char report[2048];
 
+    /* The last protection that this primary was granted to go on alone from: no other side may take over from
+     * it any more. HELLO says so to a backup that still asks. pair empty: none. */
+    char went_on_pair[UUID_TEXT_SIZE];
+    uint64_t went_on_generation;
+
     struct session *session; /* NULL: none; ended ones are reaped by the next */
     bool session_ended;
     Task *session_task, *accept_task;

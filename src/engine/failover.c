@@ -55,14 +55,38 @@ static void note_unknown(struct session *s, Error *err)
     error_free(err);
 }
 
-static void wait_for_retry(Engine *e)
+static void wait_for_retry(struct session *s)
 {
+    Engine *e = s->e;
     int64_t until = clock_now() + RETRY;
 
     task_lock(&e->lock);
-    while (!e->wish.quit && !e->wish.vouched && task_wait_until(&e->changed, &e->lock, until))
+    while (!e->wish.quit && !e->wish.vouched && !s->peer_went_on &&
+           task_wait_until(&e->changed, &e->lock, until))
         ;
     task_unlock(&e->lock);
+}
+
+static bool peer_went_on(struct session *s)
+{
+    bool yes;
+
+    task_lock(&s->e->lock);
+    yes = s->peer_went_on;
+    task_unlock(&s->e->lock);
+    return yes;
+}
+
+/* The user's word counts only while nobody else has said anything. Under one lock: the primary's word, which
+ * comes with a new greeting, is either here before the decision or is answered by the side that took over. */
+static bool user_decides(struct session *s)
+{
+    bool yes;
+
+    task_lock(&s->e->lock);
+    yes = s->e->wish.vouched && !s->peer_went_on;
+    task_unlock(&s->e->lock);
+    return yes;
 }
 
 enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitted)
@@ -76,6 +100,11 @@ enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitt
 
         if (engine_wishes(s->e).quit)
             return VERDICT_QUIT;
+        if (peer_went_on(s)) {
+            report_line(&s->report, "arbiter", "%s: not asked again: the primary was granted, and said so",
+                        s->arbiter->kind);
+            return VERDICT_DENIED;
+        }
         answer = claim(s, side, permitted, &err);
         if (answer != ARBITER_UNKNOWN) {
             report_line(&s->report, "arbiter", "%s: %s", s->arbiter->kind,
@@ -84,12 +113,12 @@ enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitt
             return answer == ARBITER_GRANTED ? VERDICT_GRANTED : VERDICT_DENIED;
         }
         note_unknown(s, err);
-        if (engine_wishes(s->e).vouched) {
+        if (user_decides(s)) {
             report_line(&s->report, "arbiter",
                         "%s: no answer; the user vouched that the other side does not run", s->arbiter->kind);
             return VERDICT_GRANTED;
         }
-        wait_for_retry(s->e);
+        wait_for_retry(s);
     }
 }
 

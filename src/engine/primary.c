@@ -384,6 +384,17 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
         p->e->owner.guest_ended(p->e->owner.opaque, request);
 }
 
+/* From now on true for ever: what this side did alone has been seen, or may have been. */
+static void remember_grant(struct primary *p)
+{
+    Engine *e = p->e;
+
+    task_lock(&e->lock);
+    memcpy(e->went_on_pair, p->s->hello.pair, sizeof(e->went_on_pair));
+    e->went_on_generation = p->s->hello.generation;
+    task_unlock(&e->lock);
+}
+
 static void ask(struct primary *p)
 {
     struct session *s = p->s;
@@ -396,6 +407,7 @@ static void ask(struct primary *p)
     case VERDICT_GRANTED:
         report_note(&s->report, "output", "held output released, the guest goes on unprotected");
         engine_set_report(p->e, s->report.text);
+        remember_grant(p);
         go_on(p, SESSION_LINK_LOST, "the arbiter granted this side to go on alone");
         break;
     case VERDICT_DENIED:

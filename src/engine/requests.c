@@ -40,6 +40,10 @@ static void make_hello(Engine *e, const struct engine_params *p, struct wire_hel
         .delta = p->delta,
         .ram_size = e->guest->memory->size,
     };
+    task_lock(&e->lock);
+    memcpy(h->went_on_pair, e->went_on_pair, sizeof(h->went_on_pair));
+    h->went_on_generation = e->went_on_generation;
+    task_unlock(&e->lock);
     snprintf(h->vm, sizeof(h->vm), "%s", e->vm);
     snprintf(h->arbiter, sizeof(h->arbiter), "%s", p->arbiter);
     uuid_random(h->pair);

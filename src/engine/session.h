@@ -32,9 +32,10 @@ struct session {
     struct wire_hello hello;
     Arbiter *arbiter;
     char peer[256];
-    bool primary; /* the role that runs now */
-    bool closing; /* under the engine's lock */
-    bool swapped; /* not the first role on this link: the greeting is repeated over it */
+    bool primary;      /* the role that runs now */
+    bool closing;      /* under the engine's lock */
+    bool peer_went_on; /* the same; of a backup: its primary came back and says that it was granted */
+    bool swapped;      /* not the first role on this link: the greeting is repeated over it */
     struct report report;
     int64_t last_ack; /* when the last epoch was acknowledged; 0: never */
 };

@@ -34,7 +34,7 @@ const struct engine_transition engine_transitions[] = {
     BACKUP(STANDBY, ASKING, "the link was lost"),
     BACKUP(STANDBY, PROMOTING, "swap: the primary gave its permission"),
     BACKUP(ASKING, PROMOTING, "granted, or the user vouched"),
-    BACKUP(ASKING, LISTENING, "denied"),
+    BACKUP(ASKING, LISTENING, "denied, or told by the primary that it was granted"),
     BACKUP(PROMOTING, LISTENING, "the state could not be started, or says that the guest ended"),
     {ENGINE_BACKUP, ENGINE_PROMOTING, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "the guest runs here"},
 };

@@ -82,6 +82,8 @@ bool wire_send_hello(VMStream *out, const struct wire_hello *h, Error **errp)
     perdure_stream_put_u8(out, h->delta);
     perdure_stream_put_string(out, h->arbiter);
     perdure_stream_put_u64(out, h->ram_size);
+    perdure_stream_put_string(out, h->went_on_pair);
+    perdure_stream_put_u64(out, h->went_on_generation);
     perdure_stream_end(out);
     return perdure_stream_flush(out, errp);
 }
@@ -110,6 +112,14 @@ static void get_hello_fields(VMStream *in, struct wire_hello *h)
     h->delta = perdure_stream_get_u8(in);
     perdure_stream_get_string(in, h->arbiter, sizeof(h->arbiter));
     h->ram_size = perdure_stream_get_u64(in);
+    perdure_stream_get_string(in, h->went_on_pair, sizeof(h->went_on_pair));
+    h->went_on_generation = perdure_stream_get_u64(in);
+}
+
+static bool hello_makes_sense(const struct wire_hello *h)
+{
+    return h->kind <= WIRE_KIND_CHECK && uuid_valid(h->pair) &&
+           (!h->went_on_pair[0] || uuid_valid(h->went_on_pair));
 }
 
 bool wire_get_hello(VMStream *in, struct wire_hello *ret_hello, Error **errp)
@@ -129,7 +139,7 @@ bool wire_get_hello(VMStream *in, struct wire_hello *ret_hello, Error **errp)
     if (perdure_stream_error(in, errp))
         return false;
     get_hello_fields(in, &h);
-    if (!perdure_stream_error(in, NULL) && (h.kind > WIRE_KIND_CHECK || !uuid_valid(h.pair)))
+    if (!perdure_stream_error(in, NULL) && !hello_makes_sense(&h))
         perdure_stream_set_error(in, -EBADMSG, "the peer's greeting makes no sense");
     if (!wire_done(in, errp))
         return false;

@@ -10,7 +10,7 @@
 #include "base/uuid.h"
 
 #define WIRE_MAGIC      UINT32_C(0x45525550) /* "PURE" */
-#define WIRE_VERSION    1
+#define WIRE_VERSION    2
 #define WIRE_TEXT_MAX   4096         /* of a refusal or a failure, with the NUL */
 #define WIRE_CONFIG_MAX (512u << 20) /* kernel and initrd travel in it */
 
@@ -54,6 +54,9 @@ struct wire_hello {
     bool delta;
     char arbiter[1100];
     uint64_t ram_size;
+    /* The protection that this primary was granted to go on alone from; pair empty: none. */
+    char went_on_pair[UUID_TEXT_SIZE];
+    uint64_t went_on_generation;
 };
 
 #define WIRE_END_FIRST  1u /* the backup loads it, reads it back and compares */

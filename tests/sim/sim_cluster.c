@@ -109,6 +109,17 @@ struct sim_node *cluster_any(struct sim_rng *rng, bool not_runner)
     return NULL;
 }
 
+/* A user without an arbiter may try one that still asks, too. */
+static bool takes_primary(const struct sim_node *n)
+{
+    enum engine_state s;
+
+    if (!sim_node_alive(n) || sim_host_state(n->host) != SIM_HOST_UP || sim_node_role(n) != ENGINE_BACKUP)
+        return false;
+    s = sim_node_state(n);
+    return s == ENGINE_LISTENING || (cluster.manual && s == ENGINE_ASKING);
+}
+
 struct sim_node *cluster_listener(struct sim_rng *rng)
 {
     unsigned first = (unsigned)sim_rng_below(rng, cluster.machines);
@@ -116,8 +127,7 @@ struct sim_node *cluster_listener(struct sim_rng *rng)
     for (unsigned i = 0; i < cluster.machines; i++) {
         struct sim_node *n = cluster.nodes[(first + i) % cluster.machines];
 
-        if (sim_node_alive(n) && sim_host_state(n->host) == SIM_HOST_UP &&
-            sim_node_role(n) == ENGINE_BACKUP && sim_node_state(n) == ENGINE_LISTENING)
+        if (takes_primary(n))
             return n;
     }
     return NULL;

@@ -28,7 +28,7 @@ void cluster_start(unsigned machines, bool merciful);
 /* The one node that runs the guest, NULL none or several. */
 struct sim_node *cluster_runner(void);
 unsigned cluster_runners(void);
-/* Some living, not frozen standby that listens, NULL none. */
+/* Some living, not frozen standby that a primary may try, NULL none. */
 struct sim_node *cluster_listener(struct sim_rng *rng);
 /* Some living node, perhaps only one that is no primary. */
 struct sim_node *cluster_any(struct sim_rng *rng, bool not_runner);

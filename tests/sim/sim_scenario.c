@@ -382,6 +382,7 @@ static void scenario_main(void *arg)
 void scenario_start(SimHost *h, uint64_t seed)
 {
     rng = sim_rng_make(seed, 9);
+    user_init(seed);
     style = &styles[sim_rng_below(&rng, sizeof(styles) / sizeof(styles[0]))];
     world = h;
     sim_trace("style: %s", style->name);

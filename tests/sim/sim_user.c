@@ -5,6 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+static struct sim_rng rng;
+
+void user_init(uint64_t seed)
+{
+    rng = sim_rng_make(seed, 10);
+}
+
 /* For one protection, not for the ones that may follow it. */
 static struct vouch {
     const struct sim_node *node;
@@ -77,8 +84,8 @@ static void answer_backup(unsigned i, bool patient)
 
     if (vouches_for(i))
         cluster_command(n, NODE_FAILOVER_DEAD, 0);
-    else if (!patient || primary_lives(n))
-        sim_node_quit(n); /* to be a standby again some day */
+    else if (!patient || (primary_lives(n) && sim_rng_one_in(&rng, 50)))
+        sim_node_quit(n); /* to be a standby again some day; or its primary comes back to it */
 }
 
 static void answer_primary(struct sim_node *n, bool patient)

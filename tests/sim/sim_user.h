@@ -9,6 +9,7 @@
 
 #include "sim_cluster.h"
 
+void user_init(uint64_t seed);
 /* n is about to die: remembers whom he may now vouch for. */
 void user_sees_death(const struct sim_node *n);
 /* May n, a backup, take over from `from`, if that dies now? */

@@ -401,6 +401,40 @@ static void test_greetings(void **state)
     close_world(&w);
 }
 
+/* Only the primary of exactly this protection ends the asking; then it is a primary like any other. */
+static void test_word_of_the_primary(void **state)
+{
+    static const struct {
+        const char *pair;
+        uint64_t generation;
+    } others[] = {
+        {"", 1},
+        {"0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11", 2},
+        {"0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d12", 1},
+    };
+    char text[WIRE_TEXT_MAX];
+    struct world w;
+
+    (void)state;
+    open_world(&w, false);
+    engine_listen(w.e, NULL);
+    be_standby(&w);
+    close_peer(&w);
+    await(&w, ENGINE_ASKING);
+    snprintf(w.hello.pair, sizeof(w.hello.pair), "0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d13");
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        snprintf(w.hello.went_on_pair, sizeof(w.hello.went_on_pair), "%s", others[i].pair);
+        w.hello.went_on_generation = others[i].generation;
+        w.main = connect_to(&w, WIRE_KIND_MAIN, &w.in, &w.out);
+        assert_int_equal(next(w.in, text), WIRE_REFUSE);
+        assert_non_null(strstr(text, "busy (ASKING)"));
+        close_peer(&w);
+    }
+    snprintf(w.hello.went_on_pair, sizeof(w.hello.went_on_pair), "0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11");
+    be_standby(&w);
+    close_world(&w);
+}
+
 static void test_memory_differs(void **state)
 {
     struct world w;
@@ -598,6 +632,7 @@ int main(void)
         cmocka_unit_test(test_nothing_before_config),
         cmocka_unit_test(test_nonsense_is_a_lost_link),
         cmocka_unit_test(test_greetings),
+        cmocka_unit_test(test_word_of_the_primary),
         cmocka_unit_test(test_memory_differs),
         cmocka_unit_test(test_false_answers),
     };

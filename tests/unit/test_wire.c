@@ -21,6 +21,8 @@ static const struct wire_hello hello = {
     .delta = true,
     .arbiter = "file:/srv/arbiter",
     .ram_size = 64 << 20,
+    .went_on_pair = "5d1f0c11-7f0e-4c55-a3d5-02f1f8b0a7e2",
+    .went_on_generation = 2,
 };
 static const struct wire_end end = {
     .generation = 3,
@@ -83,6 +85,8 @@ static void test_round_trip(void **state)
     assert_string_equal(h.vm, hello.vm);
     assert_string_equal(h.arbiter, hello.arbiter);
     assert_int_equal(h.ram_size, hello.ram_size);
+    assert_string_equal(h.went_on_pair, hello.went_on_pair);
+    assert_int_equal(h.went_on_generation, hello.went_on_generation);
     expect(in, WIRE_END, 12);
     assert_true(wire_get_end(in, &got_end, NULL));
     assert_int_equal(got_end.hash, end.hash);
@@ -133,8 +137,31 @@ static void test_refusals(void **state)
 {
     (void)state;
     expect_refusal(NULL, 0x1234, WIRE_VERSION, "does not speak");
-    expect_refusal(NULL, WIRE_MAGIC, WIRE_VERSION + 1, "version 2 of the protocol, this build speaks 1");
+    expect_refusal(NULL, WIRE_MAGIC, WIRE_VERSION + 1, "version 3 of the protocol, this build speaks 2");
     expect_refusal(&hello, WIRE_MAGIC, WIRE_VERSION, "");
+}
+
+static void test_greeting_without_sense(void **state)
+{
+    struct wire_hello bad[] = {hello, hello, hello}, got;
+
+    (void)state;
+    bad[0].kind = WIRE_KIND_CHECK + 1;
+    bad[1].pair[0] = 'x';
+    bad[2].went_on_pair[0] = 'x';
+    for (size_t i = 0; i < 3; i++) {
+        VMStream *f = perdure_stream_open_memory(0), *in;
+        Error *err = NULL;
+
+        wire_send_hello(f, &bad[i], NULL);
+        in = vmstream_reopen_memory(f);
+        expect(in, WIRE_HELLO, 0);
+        assert_false(wire_get_hello(in, &got, &err));
+        assert_non_null(strstr(error_get_pretty(err), "makes no sense"));
+        error_free(err);
+        perdure_stream_close(in);
+        perdure_stream_close(f);
+    }
 }
 
 /* Every cut and every flipped bit is an error, and nothing worse. */
@@ -186,8 +213,9 @@ static void test_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden), cmocka_unit_test(test_round_trip), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_damage), cmocka_unit_test(test_text),
+        cmocka_unit_test(test_golden),   cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_greeting_without_sense),
+        cmocka_unit_test(test_damage),   cmocka_unit_test(test_text),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -242,9 +242,9 @@ def text(s):
     return struct.pack("<H", len(s)) + s.encode()
 
 
-def hello(vm="web", version=1, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB):
+def hello(vm="web", version=2, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB):
     return record(0x20, struct.pack("<IHB", magic, version, kind) + text(vm) + text(pair) + struct.pack("<QQQQQIB", 1, 7, timeout, 10**7, 10**6, 0, 1)
-                  + text("manual") + struct.pack("<Q", ram))
+                  + text("manual") + struct.pack("<Q", ram) + text("") + struct.pack("<Q", 0))
 
 
 def plain_standby(pair):
@@ -304,7 +304,7 @@ def test_garbage_after_the_greeting(pair):
 
 def test_hello_that_is_refused_says_why(pair):
     backup = plain_standby(pair)
-    for data, reason in ((hello(version=2), b"version 2"), (hello(vm="mail"), b"mail"), (hello(magic=1), b"protocol"),
+    for data, reason in ((hello(version=1), b"version 1"), (hello(vm="mail"), b"mail"), (hello(magic=1), b"protocol"),
                          (hello(timeout=1), b"timeout"), (hello(pair="x" * 36), b"greeting"), (hello(kind=9), b"greeting")):
         answer = say(pair, data, wait=2)
         require(reason in answer, "the answer to a HELLO does not say %r" % reason, answer)
