@@ -245,6 +245,7 @@ static void take_over(struct backup *b)
 
     switch (session_ask(b->s, ARBITER_BACKUP, false)) {
     case VERDICT_GRANTED:
+    case VERDICT_VOUCHED:
         if (!backup_promote(b, false, &err)) {
             error_prepend(&err, "TAKEOVER FAILED, the guest runs nowhere: ");
             engine_note_error(b->e, err);

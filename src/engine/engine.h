@@ -105,10 +105,11 @@ bool engine_listen(Engine *e, Error **errp);
  * with what is missing (all of it, one line each). check_only: and nothing else. */
 bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, Error **errp);
 /* Primary: end protection; held output is released only if the arbiter's rules allow it. force also ends
- * ASKING. Waits until done. */
+ * ASKING; the arbiter is asked on behind it, and a denial that comes late makes this side FENCED. Waits until
+ * done. */
 bool engine_unprotect(Engine *e, bool force, Error **errp);
 /* Backup: take over now: asks the primary to hand over if it answers, else the arbiter; peer_is_dead: the
- * user vouches (manual arbiter). */
+ * user vouches (manual arbiter), with what follows as of force above. */
 bool engine_failover(Engine *e, bool peer_is_dead, Error **errp);
 /* Primary, PROTECTED: planned change of roles; waits until the other side runs. */
 bool engine_swap(Engine *e, Error **errp);

@@ -24,6 +24,7 @@ struct wishes {
     bool swap;
     bool handover; /* the backup's user asks for a swap */
     bool vouched;  /* the user says that the other side does not run: UNKNOWN counts as granted */
+    bool move_on;  /* engine_protect() needs the session's place: it stops asking the arbiter */
 };
 
 struct Engine {
@@ -53,6 +54,7 @@ struct Engine {
     bool output_waiting;
     int64_t output_since; /* when the first output of the running epoch came; 0: none yet */
     bool guest_asks;      /* it made a request */
+    bool asks_on;         /* UNPROTECTED by the user's word, and the session asks the arbiter on */
     uint64_t unknowns;    /* answers "unknown" of the arbiter in this ASKING */
     struct figures figures;
     int64_t took_over_ns;

@@ -4,18 +4,22 @@
  * generation, and asks the arbiter until it answers.
  */
 #include "engine/session.h"
+#include "engine/state.h"
 #include "base/fault.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #define CLAIM_LIMIT (10 * NS_PER_S) /* a command may need seconds to start */
 #define RETRY       (250 * NS_PER_MS)
+#define RETRY_LATE  NS_PER_S /* nobody waits */
 
-static enum arbiter_answer claim(struct session *s, enum arbiter_side side, bool permitted, Error **errp)
+static enum arbiter_answer claim(struct session *s, enum arbiter_side side, uint64_t generation,
+                                 bool permitted, Error **errp)
 {
     struct arbiter_claim c = {
         .pair = s->hello.pair,
-        .generation = s->hello.generation,
+        .generation = generation,
         .side = side,
         .vm = s->e->vm,
         .peer = s->peer,
@@ -105,7 +109,7 @@ enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitt
                         s->arbiter->kind);
             return VERDICT_DENIED;
         }
-        answer = claim(s, side, permitted, &err);
+        answer = claim(s, side, s->hello.generation, permitted, &err);
         if (answer != ARBITER_UNKNOWN) {
             report_line(&s->report, "arbiter", "%s: %s", s->arbiter->kind,
                         answer == ARBITER_GRANTED ? "granted" : "denied");
@@ -116,7 +120,10 @@ enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitt
         if (user_decides(s)) {
             report_line(&s->report, "arbiter",
                         "%s: no answer; the user vouched that the other side does not run", s->arbiter->kind);
-            return VERDICT_GRANTED;
+            s->vouch.given = true;
+            s->vouch.side = side;
+            s->vouch.generation = s->hello.generation;
+            return VERDICT_VOUCHED;
         }
         wait_for_retry(s);
     }
@@ -126,7 +133,7 @@ bool session_claim_permitted(struct session *s, Error **errp)
 {
     Error *err = NULL;
 
-    switch (claim(s, ARBITER_BACKUP, true, &err)) {
+    switch (claim(s, ARBITER_BACKUP, s->hello.generation, true, &err)) {
     case ARBITER_GRANTED:
         report_line(&s->report, "arbiter", "%s: granted", s->arbiter->kind);
         return true;
@@ -139,4 +146,90 @@ bool session_claim_permitted(struct session *s, Error **errp)
         error_propagate(errp, err);
         return false;
     }
+}
+
+void session_remember_grant(struct session *s, uint64_t generation)
+{
+    Engine *e = s->e;
+
+    task_lock(&e->lock);
+    memcpy(e->went_on_pair, s->hello.pair, sizeof(e->went_on_pair));
+    e->went_on_generation = generation;
+    task_unlock(&e->lock);
+}
+
+/* --- after the user's word --- */
+
+static void set_asks_on(Engine *e, bool on)
+{
+    task_lock(&e->lock);
+    e->asks_on = on;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+}
+
+/* false: nobody wants the answer any more. */
+static bool rest(Engine *e, int64_t ns)
+{
+    int64_t until = clock_now() + ns;
+    bool on;
+
+    task_lock(&e->lock);
+    while (!e->wish.quit && !e->wish.move_on && task_wait_until(&e->changed, &e->lock, until))
+        ;
+    on = !e->wish.quit && !e->wish.move_on;
+    task_unlock(&e->lock);
+    return on;
+}
+
+/* Both sides were let run: nothing more of this one may be seen. Its gates are open, only the pause does it.
+ */
+static void fence(struct session *s)
+{
+    Engine *e = s->e;
+    Error *err = NULL;
+
+    while (!e->guest->ops->pause(e->guest, &err)) {
+        engine_note_trouble(e, err);
+        error_free(err);
+        err = NULL;
+        if (!rest(e, RETRY))
+            return;
+    }
+    report_line(&s->report, "arbiter", "%s: denied after all: the other side was granted", s->arbiter->kind);
+    report_note(&s->report, "output",
+                "what left since the user vouched cannot be called back; the guest stands still");
+    engine_set_report(e, s->report.text);
+    engine_set_state(e, ENGINE_PRIMARY, ENGINE_FENCED,
+                     "the arbiter denied: the other side was granted, whatever the user vouched");
+}
+
+/* The arbiter says what the user said. */
+static void settle(struct session *s)
+{
+    report_line(&s->report, "arbiter", "%s: granted now", s->arbiter->kind);
+    engine_set_report(s->e, s->report.text);
+    if (s->vouch.side == ARBITER_PRIMARY)
+        session_remember_grant(s, s->vouch.generation);
+}
+
+/* permitted: the user gave this side the permission, so the `manual` arbiter grants it. */
+static enum arbiter_answer ask_again(struct session *s)
+{
+    return claim(s, s->vouch.side, s->vouch.generation, s->vouch.side == ARBITER_BACKUP, NULL);
+}
+
+void session_ask_on(struct session *s)
+{
+    enum arbiter_answer answer;
+
+    set_asks_on(s->e, true);
+    do
+        answer = ask_again(s);
+    while (answer == ARBITER_UNKNOWN && rest(s->e, RETRY_LATE));
+    if (answer == ARBITER_DENIED)
+        fence(s);
+    else if (answer == ARBITER_GRANTED)
+        settle(s);
+    set_asks_on(s->e, false);
 }

@@ -384,15 +384,11 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
         p->e->owner.guest_ended(p->e->owner.opaque, request);
 }
 
-/* From now on true for ever: what this side did alone has been seen, or may have been. */
-static void remember_grant(struct primary *p)
+static void go_on_alone(struct primary *p, const char *why)
 {
-    Engine *e = p->e;
-
-    task_lock(&e->lock);
-    memcpy(e->went_on_pair, p->s->hello.pair, sizeof(e->went_on_pair));
-    e->went_on_generation = p->s->hello.generation;
-    task_unlock(&e->lock);
+    report_note(&p->s->report, "output", "held output released, the guest goes on unprotected");
+    engine_set_report(p->e, p->s->report.text);
+    go_on(p, SESSION_LINK_LOST, why);
 }
 
 static void ask(struct primary *p)
@@ -405,10 +401,11 @@ static void ask(struct primary *p)
     engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_ASKING, "the backup does not answer");
     switch (session_ask(s, ARBITER_PRIMARY, p->permitted)) {
     case VERDICT_GRANTED:
-        report_note(&s->report, "output", "held output released, the guest goes on unprotected");
-        engine_set_report(p->e, s->report.text);
-        remember_grant(p);
-        go_on(p, SESSION_LINK_LOST, "the arbiter granted this side to go on alone");
+        session_remember_grant(s, s->hello.generation);
+        go_on_alone(p, "the arbiter granted this side to go on alone");
+        break;
+    case VERDICT_VOUCHED:
+        go_on_alone(p, "the user vouched that the other side does not run");
         break;
     case VERDICT_DENIED:
         primary_step_down(p);

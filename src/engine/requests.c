@@ -126,6 +126,28 @@ static void take_params(Engine *e, const struct session *s)
     task_unlock(&e->lock);
 }
 
+/* The last session may still ask for the answer that the user's word stood in for: a new protection, once it
+ * is accepted, ends that. */
+static bool end_asking(Engine *e, Error **errp)
+{
+    enum engine_state state;
+
+    task_lock(&e->lock);
+    e->wish.move_on = true;
+    task_broadcast(&e->changed);
+    while (e->session && !e->session_ended)
+        task_wait(&e->changed, &e->lock);
+    e->wish.move_on = false;
+    state = e->state;
+    task_unlock(&e->lock);
+    engine_reap_session(e);
+    if (state == ENGINE_UNPROTECTED)
+        return true;
+    error_setg(errp, "'%s' is %s now: the arbiter gave the guest to the other side", e->vm,
+               engine_state_name(state));
+    return false;
+}
+
 static bool begin(Engine *e, const struct engine_params *p, Error **errp)
 {
     struct session *s = connect_main(e, p, WIRE_KIND_MAIN, errp);
@@ -133,6 +155,10 @@ static bool begin(Engine *e, const struct engine_params *p, Error **errp)
     if (!s)
         return false;
     if (!connect_beat(s, p->to, errp) || !link_start(&s->link, true, errp) || !offer_config(s, errp)) {
+        session_free(s);
+        return false;
+    }
+    if (!end_asking(e, errp)) {
         session_free(s);
         return false;
     }
@@ -153,14 +179,15 @@ static bool try_only(Engine *e, const struct engine_params *p, Error **errp)
     return ok;
 }
 
-/* Waits for the last session to be quite over: the state says so a moment before. After a swap it is not over
- * but goes on with the roles changed. */
+/* Waits for the last session to be quite over, or to do no more than ask on: the state says so a moment
+ * before. After a swap it is not over but goes on with the roles changed. */
 static bool begin_busy(Engine *e, Error **errp)
 {
     bool ok = false;
 
     task_lock(&e->lock);
-    while (e->role == ENGINE_PRIMARY && e->state == ENGINE_UNPROTECTED && e->session && !e->session_ended)
+    while (e->role == ENGINE_PRIMARY && e->state == ENGINE_UNPROTECTED && e->session && !e->session_ended &&
+           !e->asks_on)
         task_wait(&e->changed, &e->lock);
     if (e->role != ENGINE_PRIMARY)
         error_setg(errp, "'%s' is a standby (%s): protect the primary", e->vm, engine_state_name(e->state));
@@ -179,7 +206,6 @@ bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, E
 
     if (!check_params(p, errp) || !begin_busy(e, errp))
         return false;
-    engine_reap_session(e);
     ok = check_only ? try_only(e, p, errp) : begin(e, p, errp);
     task_lock(&e->lock);
     e->busy = false;
@@ -220,7 +246,7 @@ static bool unprotect_locked(Engine *e, bool force, Error **errp)
     wish_begin(&e->wish.unprotect, &e->wishers.unprotect, true);
     wish_begin(&e->wish.vouched, &e->wishers.vouched, force);
     task_broadcast(&e->changed);
-    while (e->role == ENGINE_PRIMARY && session_is_on_locked(e) &&
+    while (e->role == ENGINE_PRIMARY && session_is_on_locked(e) && !e->asks_on &&
            !(e->state == ENGINE_ASKING && !force && e->unknowns))
         task_wait(&e->changed, &e->lock);
     wish_end(&e->wish.unprotect, &e->wishers.unprotect, true);
@@ -231,8 +257,8 @@ static bool unprotect_locked(Engine *e, bool force, Error **errp)
         error_setg(
             errp,
             "the backup does not answer, and arbiter %s neither (%s); if you are sure that the guest does "
-            "not run "
-            "on the other side, and have ended the standby there, which would still ask: unprotect --force",
+            "not run on the other side: unprotect --force (should the arbiter then say that it does, the "
+            "guest stops here)",
             e->arbiter, e->last_error);
     else
         error_setg(errp, "'%s' is %s now: the other side runs the guest", e->vm, engine_state_name(e->state));

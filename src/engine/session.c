@@ -97,6 +97,16 @@ static void mark_ended(struct session *s)
     task_unlock(&e->lock);
 }
 
+static bool runs_unprotected(Engine *e)
+{
+    bool yes;
+
+    task_lock(&e->lock);
+    yes = e->role == ENGINE_PRIMARY && e->state == ENGINE_UNPROTECTED && !e->wish.quit;
+    task_unlock(&e->lock);
+    return yes;
+}
+
 void session_run(void *session)
 {
     struct session *s = session;
@@ -108,5 +118,7 @@ void session_run(void *session)
         s->last_ack = 0;
     }
     link_down(&s->link, "the session ended");
+    if (s->vouch.given && runs_unprotected(s->e))
+        session_ask_on(s);
     mark_ended(s);
 }

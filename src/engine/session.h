@@ -36,6 +36,11 @@ struct session {
     bool closing;      /* under the engine's lock */
     bool peer_went_on; /* the same; of a backup: its primary came back and says that it was granted */
     bool swapped;      /* not the first role on this link: the greeting is repeated over it */
+    struct {
+        bool given; /* the user's word let this side go on, and the arbiter has not answered yet */
+        enum arbiter_side side;
+        uint64_t generation;
+    } vouch;
     struct report report;
     int64_t last_ack; /* when the last epoch was acknowledged; 0: never */
 };
@@ -69,10 +74,20 @@ enum session_end primary_run(struct session *s);
 enum session_end backup_run(struct session *s);
 
 /* failover.c */
-enum verdict { VERDICT_GRANTED, VERDICT_DENIED, VERDICT_QUIT };
+enum verdict {
+    VERDICT_GRANTED,
+    VERDICT_VOUCHED, /* the arbiter said nothing, and the user that the other side does not run */
+    VERDICT_DENIED,
+    VERDICT_QUIT
+};
 /* Takes the link down and asks the arbiter until it answers; writes the report's lines. permitted: see
  * arbiter.h. */
 enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitted);
+/* After VERDICT_VOUCHED, while the guest runs here, UNPROTECTED: asks on until the arbiter answers, so that a
+ * side that still asks is denied. If it was the other side that was granted, this one is FENCED at once. */
+void session_ask_on(struct session *s);
+/* This side was granted to go on alone from that generation of the pair: HELLO says so from now on. */
+void session_remember_grant(struct session *s, uint64_t generation);
 /* One answer, for a backup that was permitted to run. */
 bool session_claim_permitted(struct session *s, Error **errp);
 

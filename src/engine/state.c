@@ -25,6 +25,7 @@ const struct engine_transition engine_transitions[] = {
     PRIMARY(PROTECTED, ASKING, "the link was lost"),
     PRIMARY(ASKING, UNPROTECTED, "granted, or the user vouched"),
     PRIMARY(ASKING, FENCED, "denied"),
+    PRIMARY(UNPROTECTED, FENCED, "denied after all, when the user had vouched"),
     {ENGINE_PRIMARY, ENGINE_PROTECTED, ENGINE_BACKUP, ENGINE_LISTENING, "swap: the other side runs"},
     BACKUP(LISTENING, SYNCING, "a primary's configuration was accepted"),
     BACKUP(SYNCING, LISTENING, "given up before the first epoch was acknowledged"),

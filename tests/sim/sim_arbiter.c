@@ -19,6 +19,7 @@ static int record_count;
 static bool cut[SIM_MACHINES];
 static struct sim_rng rng;
 static int64_t max_delay;
+static bool refuses; /* out of reach means "no route" at once, not silence */
 
 static struct record *find(const char *pair, uint64_t generation)
 {
@@ -49,9 +50,9 @@ static bool travel(int64_t until)
     unsigned machine = sim_host_machine(sim_host_current());
 
     sim_sleep(sim_rng_range(&rng, 10 * NS_PER_US, max_delay));
-    while (cut[machine] && sim_now() < until)
+    while (cut[machine] && !refuses && sim_now() < until)
         sim_block(cut, until);
-    return sim_now() < until;
+    return !(cut[machine] && refuses) && sim_now() < until;
 }
 
 static enum arbiter_answer decide(const struct arbiter_claim *c)
@@ -115,5 +116,6 @@ void sim_arbiter_init(uint64_t seed)
 
     rng = sim_rng_make(seed, 4);
     max_delay = delays[sim_rng_below(&rng, 3)];
+    refuses = sim_rng_one_in(&rng, 2);
     arbiter_set_factory(make);
 }

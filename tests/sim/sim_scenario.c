@@ -42,7 +42,11 @@ enum action {
 
 static const struct style styles[] = {
     {"calm", 400 * NS_PER_MS, 5 * NS_PER_S, false, {6, 3, 3, [ACT_GUEST_RESET] = 3, [ACT_GUEST_FAILS] = 1}},
-    {"crashes", 700 * NS_PER_MS, 8 * NS_PER_S, false, {1, 1, 1, 4, 8, [ACT_RESTART] = 12, [ACT_NOTHING] = 4}},
+    {"crashes",
+     700 * NS_PER_MS,
+     8 * NS_PER_S,
+     false,
+     {1, 1, 1, 4, 8, [ACT_ARBITER] = 4, [ACT_RESTART] = 12, [ACT_NOTHING] = 4}},
     {"freezes",
      900 * NS_PER_MS,
      8 * NS_PER_S,

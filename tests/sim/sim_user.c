@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "sim_user.h"
+#include "sim_arbiter.h"
 #include "sim_history.h"
 
 #include <stdio.h>
@@ -98,15 +99,41 @@ static void answer_primary(struct sim_node *n, bool patient)
         cluster_command(n, NODE_UNPROTECT_FORCE, 0);
 }
 
+/* Everybody who might have taken over from n is dead, and was not granted before. */
+static bool runs_nowhere_else(const struct sim_node *n)
+{
+    enum arbiter_side winner;
+
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        const struct sim_node *x = cluster.nodes[i];
+
+        if (x == n || sim_host_state(x->host) == SIM_HOST_DEAD)
+            continue;
+        if (!sim_node_alive(x) || same_pair(x, n))
+            return false;
+    }
+    return !sim_arbiter_winner(sim_node_pair(n), sim_node_generation(n), &winner) ||
+           winner == ARBITER_PRIMARY;
+}
+
+/* The arbiter is out of reach: some do not wait for it. */
+static void lose_patience(struct sim_node *n)
+{
+    if (sim_node_role(n) == ENGINE_PRIMARY && runs_nowhere_else(n) && sim_rng_one_in(&rng, 3))
+        cluster_command(n, NODE_UNPROTECT_FORCE, 0);
+}
+
 void user_resolves(bool patient)
 {
     for (unsigned i = 0; i < cluster.machines; i++) {
         struct sim_node *n = cluster.nodes[i];
 
-        if (!cluster.manual || !sim_node_alive(n) || n->commands || sim_host_state(n->host) != SIM_HOST_UP ||
+        if (!sim_node_alive(n) || n->commands || sim_host_state(n->host) != SIM_HOST_UP ||
             sim_node_state(n) != ENGINE_ASKING)
             continue;
-        if (sim_node_role(n) == ENGINE_BACKUP)
+        if (!cluster.manual)
+            lose_patience(n);
+        else if (sim_node_role(n) == ENGINE_BACKUP)
             answer_backup(i, patient);
         else
             answer_primary(n, patient);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The user where the arbiter is "manual": he vouches only for what he knows to be true. A primary that died
- * while its output was held may be replaced; one that may have gone on alone before it died may not: what it
- * told the world is lost.
+ * The user, who answers where the arbiter does not: because it is "manual", or out of reach. He vouches only
+ * for what he knows to be true. A primary that died while its output was held may be replaced; one that may
+ * have gone on alone before it died may not: what it told the world is lost.
  */
 #ifndef SIM_USER_H
 #define SIM_USER_H

@@ -106,50 +106,6 @@ static void test_manual(void **state)
     assert_goes_on(&w->b);
 }
 
-/* Both sides live, and see each other no more. */
-static void cut(struct side *s)
-{
-    link_down(&s->e->session->link, "the cable was pulled");
-}
-
-/* The arbiter is the user, so the backup cannot know; its primary comes back and tells. */
-static void test_backup_is_told_that_the_primary_went_on(void **state)
-{
-    struct world *w = *state;
-
-    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "manual");
-    for (int i = 0; i < 2; i++) {
-        protect(w, &w->a);
-        cut(&w->a);
-        await(w->a.e, ENGINE_UNPROTECTED, 0);
-        await(w->b.e, ENGINE_ASKING, 0);
-    }
-    protect(w, &w->a);
-    assert_non_null(strstr(status_of(&w->b).report, "the primary was granted, and said so"));
-    engine_free(w->a.e);
-    w->a.e = NULL;
-    await(w->b.e, ENGINE_ASKING, 0);
-    assert_true(engine_failover(w->b.e, true, NULL));
-    assert_goes_on(&w->b);
-}
-
-/* The user was quicker than the primary: who took over is nobody's standby. */
-static void test_primary_went_on_too_late(void **state)
-{
-    struct world *w = *state;
-    Error *err = NULL;
-
-    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "manual");
-    protect(w, &w->a);
-    cut(&w->a);
-    await(w->a.e, ENGINE_UNPROTECTED, 0);
-    await(w->b.e, ENGINE_ASKING, 0);
-    assert_true(engine_failover(w->b.e, true, NULL));
-    assert_false(engine_protect(w->a.e, &w->params, false, &err));
-    assert_non_null(strstr(error_get_pretty(err), "runs here as the primary"));
-    error_free(err);
-}
-
 static void test_backup_lost(void **state)
 {
     struct world *w = *state;
@@ -427,8 +383,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_swap, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_handover, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_manual, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_backup_is_told_that_the_primary_went_on, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_primary_went_on_too_late, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_backup_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unreadable_device, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),

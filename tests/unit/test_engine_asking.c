@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Two engines that see each other no more: what the arbiter, the user and the peer have to say. */
+#include "fake_world.h"
+
+#include "engine/session.h"
+
+/* Both sides live, and see each other no more. */
+static void cut(struct side *s)
+{
+    link_down(&s->e->session->link, "the cable was pulled");
+}
+
+static bool session_is_over(void *arg)
+{
+    struct side *s = arg;
+    bool over;
+
+    task_lock(&s->e->lock);
+    over = s->e->session_ended;
+    task_unlock(&s->e->lock);
+    return over;
+}
+
+/* The arbiter is the user, so the backup cannot know; its primary comes back and tells. */
+static void test_backup_is_told_that_the_primary_went_on(void **state)
+{
+    struct world *w = *state;
+
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "manual");
+    for (int i = 0; i < 2; i++) {
+        protect(w, &w->a);
+        cut(&w->a);
+        await(w->a.e, ENGINE_UNPROTECTED, 0);
+        await(w->b.e, ENGINE_ASKING, 0);
+    }
+    protect(w, &w->a);
+    assert_non_null(strstr(status_of(&w->b).report, "the primary was granted, and said so"));
+    engine_free(w->a.e);
+    w->a.e = NULL;
+    await(w->b.e, ENGINE_ASKING, 0);
+    assert_true(engine_failover(w->b.e, true, NULL));
+    assert_goes_on(&w->b);
+}
+
+/* The user was quicker than the primary: who took over is nobody's standby. */
+static void test_primary_went_on_too_late(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "manual");
+    protect(w, &w->a);
+    cut(&w->a);
+    await(w->a.e, ENGINE_UNPROTECTED, 0);
+    await(w->b.e, ENGINE_ASKING, 0);
+    assert_true(engine_failover(w->b.e, true, NULL));
+    assert_false(engine_protect(w->a.e, &w->params, false, &err));
+    assert_non_null(strstr(error_get_pretty(err), "runs here as the primary"));
+    error_free(err);
+}
+
+/* --- the user's word, and the arbiter's after it --- */
+
+static int oracle[2], oracle_asked[2]; /* by side: its answer, and how often it gave one */
+
+static enum arbiter_answer oracle_claim(Arbiter *a, const struct arbiter_claim *c, int64_t deadline,
+                                        Error **errp)
+{
+    int answer = __atomic_load_n(&oracle[c->side], __ATOMIC_ACQUIRE);
+
+    (void)a;
+    (void)deadline;
+    __atomic_fetch_add(&oracle_asked[c->side], 1, __ATOMIC_ACQ_REL);
+    if (answer == ARBITER_UNKNOWN)
+        error_setg(errp, "the oracle is silent");
+    return (enum arbiter_answer)answer;
+}
+
+static void oracle_free(Arbiter *a)
+{
+    free(a);
+}
+
+static Arbiter *oracle_new(const char *spec, Error **errp)
+{
+    static const struct arbiter_ops ops = {.claim = oracle_claim, .free = oracle_free};
+    Arbiter *a = strcmp(spec, "delphi") ? NULL : calloc(1, sizeof(*a));
+
+    (void)errp;
+    if (a)
+        a->ops = &ops;
+    return a;
+}
+
+static void oracle_says(enum arbiter_side side, enum arbiter_answer answer)
+{
+    __atomic_store_n(&oracle[side], answer, __ATOMIC_RELEASE);
+}
+
+static bool asked_again(void *arg)
+{
+    enum arbiter_side *side = arg;
+
+    return __atomic_load_n(&oracle_asked[*side], __ATOMIC_ACQUIRE) > 0;
+}
+
+static void await_question(enum arbiter_side side)
+{
+    __atomic_store_n(&oracle_asked[side], 0, __ATOMIC_RELEASE);
+    wait_until(asked_again, &side, "a question to the arbiter");
+}
+
+/* Both sides ask in vain. */
+static void lose_each_other(struct world *w)
+{
+    oracle_says(ARBITER_PRIMARY, ARBITER_UNKNOWN);
+    oracle_says(ARBITER_BACKUP, ARBITER_UNKNOWN);
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "delphi");
+    protect(w, &w->a);
+    cut(&w->a);
+    await(w->a.e, ENGINE_ASKING, 0);
+    await(w->b.e, ENGINE_ASKING, 0);
+}
+
+static void force(struct world *w)
+{
+    Error *err = NULL;
+
+    lose_each_other(w);
+    assert_false(engine_unprotect(w->a.e, false, &err));
+    assert_non_null(strstr(error_get_pretty(err), "the oracle is silent"));
+    error_free(err);
+    assert_true(engine_unprotect(w->a.e, true, NULL));
+    assert_int_equal(status_of(&w->a).state, ENGINE_UNPROTECTED);
+    assert_goes_on(&w->a);
+    await_question(ARBITER_PRIMARY);
+}
+
+/* The guest is held by the engine: not another step. */
+static void assert_stands_still(struct side *s)
+{
+    uint64_t step;
+
+    task_lock(&s->g->lock);
+    step = s->g->step;
+    assert_true(s->g->pausing && s->g->standing);
+    task_unlock(&s->g->lock);
+    task_sleep_until(clock_now() + 20 * NS_PER_MS);
+    task_lock(&s->g->lock);
+    assert_int_equal(s->g->step, step);
+    task_unlock(&s->g->lock);
+}
+
+static void test_forced_primary_is_granted_late(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    force(w);
+    /* Not before the arbiter has spoken is the backup told: it may have been granted. */
+    assert_false(engine_protect(w->a.e, &w->params, false, &err));
+    assert_non_null(strstr(error_get_pretty(err), "busy (ASKING)"));
+    error_free(err);
+    await_question(ARBITER_PRIMARY); /* what was refused has not ended the asking */
+    oracle_says(ARBITER_PRIMARY, ARBITER_GRANTED);
+    wait_until(session_is_over, &w->a, "the end of the asking");
+    assert_non_null(strstr(status_of(&w->a).report, "granted now"));
+    assert_goes_on(&w->a);
+    protect(w, &w->a);
+    assert_non_null(strstr(status_of(&w->b).report, "the primary was granted, and said so"));
+}
+
+static void test_forced_primary_is_denied_late(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    force(w);
+    oracle_says(ARBITER_BACKUP, ARBITER_GRANTED);
+    oracle_says(ARBITER_PRIMARY, ARBITER_DENIED);
+    await(w->a.e, ENGINE_FENCED, 0);
+    assert_stands_still(&w->a);
+    assert_non_null(strstr(status_of(&w->a).report, "denied after all"));
+    assert_false(engine_protect(w->a.e, &w->params, false, &err));
+    error_free(err);
+    await(w->b.e, ENGINE_UNPROTECTED, 0);
+}
+
+/* A new protection has the session's place. */
+static void test_forced_primary_is_protected_elsewhere(void **state)
+{
+    struct world *w = *state;
+
+    force(w);
+    engine_free(w->b.e);
+    w->t->down = false;
+    side_open(w, &w->b, "vm");
+    assert_true(engine_listen(w->b.e, NULL));
+    protect(w, &w->a);
+    oracle_says(ARBITER_PRIMARY, ARBITER_DENIED);
+    await(w->a.e, ENGINE_PROTECTED, status_of(&w->a).epoch + 10);
+}
+
+static void test_forced_primary_quits(void **state)
+{
+    struct world *w = *state;
+
+    force(w);
+    engine_free(w->a.e);
+    w->a.e = NULL;
+}
+
+/* The same for a backup that its user let run. */
+static void test_vouched_backup_is_denied_late(void **state)
+{
+    struct world *w = *state;
+
+    lose_each_other(w);
+    assert_true(engine_failover(w->b.e, true, NULL));
+    assert_goes_on(&w->b);
+    await_question(ARBITER_BACKUP);
+    oracle_says(ARBITER_PRIMARY, ARBITER_GRANTED);
+    oracle_says(ARBITER_BACKUP, ARBITER_DENIED);
+    await(w->b.e, ENGINE_FENCED, 0);
+    assert_stands_still(&w->b);
+    await(w->a.e, ENGINE_UNPROTECTED, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_backup_is_told_that_the_primary_went_on, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_primary_went_on_too_late, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_forced_primary_is_granted_late, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_forced_primary_is_denied_late, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_forced_primary_is_protected_elsewhere, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_forced_primary_quits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_vouched_backup_is_denied_late, set_up, tear_down),
+    };
+
+    arbiter_set_factory(oracle_new);
+    world_register();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
