@@ -139,6 +139,14 @@ json_t *client_command(const char *name, const char *command, json_t *args, Erro
     return result;
 }
 
+void client_set_path(json_t *args, const char *key, const char *path)
+{
+    char *full = realpath(path, NULL);
+
+    json_object_set_new(args, key, json_string(full ? full : path));
+    free(full);
+}
+
 int client_fail(const char *command, Error *err)
 {
     fprintf(stderr, "perdure %s: %s\n", command, error_get_pretty(err));

@@ -20,6 +20,10 @@ void client_close(Client *c); /* NULL is fine */
 /* Open, execute, close. */
 json_t *client_command(const char *name, const char *command, json_t *args, Error **errp);
 
+/* Of an argument that is a file's name: the VM's process opens it, so a relative one means here, not there.
+ */
+void client_set_path(json_t *args, const char *key, const char *path);
+
 /* Prints "perdure COMMAND: text" and returns the exit status 1; takes err. */
 int client_fail(const char *command, Error *err);
 

@@ -6,7 +6,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -26,12 +25,9 @@ static json_t *arguments(const struct protect_options *o)
                   (json_int_t)(o->min_epoch / NS_PER_US), "timeout-us", (json_int_t)(o->timeout / NS_PER_US),
                   "verify", (json_int_t)o->verify, "arbiter", o->arbiter, "insecure", o->insecure, "check",
                   o->check, "delta", !o->no_delta, "unsafe-no-output-hold", o->unsafe);
-    char *psk = o->psk[0] ? realpath(o->psk, NULL) : NULL;
 
-    /* The VM's process reads the key: a relative path means here, not there. */
     if (o->psk[0])
-        json_object_set_new(args, "psk", json_string(psk ? psk : o->psk));
-    free(psk);
+        client_set_path(args, "psk", o->psk);
     return args;
 }
 

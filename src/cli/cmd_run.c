@@ -3,8 +3,8 @@
 #include "cli/commands.h"
 #include "cli/machine_options.h"
 #include "cli/options.h"
+#include "control/listen.h"
 #include "control/run_dir.h"
-#include "control/vm.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -52,7 +52,7 @@ static bool check_machine(struct run_options *o, Error **errp)
     }
     c->cpus = o->cpus;
     c->memory = o->memory;
-    return true;
+    return !o->vm.listen.address[0] || listen_check(&o->vm.listen, errp);
 }
 
 static bool load_files(struct run_options *o, Error **errp)
@@ -105,10 +105,12 @@ int cmd_run(int argc, char **argv)
         {"save-on-exit", "FILE", OPTION_STRING, o.vm.save_on_exit, sizeof(o.vm.save_on_exit),
          "write the whole state there when told to quit"},
         {"paused", NULL, OPTION_FLAG, &o.vm.paused, 0, "wait for perdure resume"},
-        {"listen", "ADDRESS", OPTION_STRING, o.vm.listen, sizeof(o.vm.listen),
+        {"listen", "ADDRESS", OPTION_STRING, o.vm.listen.address, sizeof(o.vm.listen.address),
          "after a change of roles, be reachable there as a standby"},
-        {"psk", "FILE", OPTION_STRING, o.vm.psk, sizeof(o.vm.psk), "key for --listen"},
-        {"insecure", NULL, OPTION_FLAG, &o.vm.insecure, 0, "--listen beyond this host without a key"},
+        {"psk", "FILE", OPTION_STRING, o.vm.listen.psk, sizeof(o.vm.listen.psk), "key for --listen"},
+        {"insecure", NULL, OPTION_FLAG, &o.vm.listen.insecure, 0, "--listen beyond this host without a key"},
+        {"arbiter", "KIND", OPTION_STRING, o.vm.listen.arbiter, sizeof(o.vm.listen.arbiter),
+         "with --listen: accept only this arbiter from a primary"},
         {0},
     };
     int status;

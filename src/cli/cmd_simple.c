@@ -6,6 +6,8 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 
+#include <stdio.h>
+
 struct simple {
     const char *what;    /* for --help */
     const char *command; /* of the control socket */
@@ -52,12 +54,31 @@ int cmd_failover(int argc, char **argv)
     return simple(&s, argc, argv);
 }
 
+/* Of a machine that nobody could protect to, should the link break now. */
+static void hint_to_listen(const char *name)
+{
+    json_t *s = client_command(name, "perdure-status", NULL, NULL);
+    const char *listen = json_string_value(json_object_get(s, "listen"));
+
+    if (listen && !listen[0])
+        fprintf(stderr,
+                "perdure swap: this process is the backup now, and listens at nothing: if the link breaks, "
+                "the primary "
+                "can come again only after `perdure listen %s --listen ADDRESS` here\n",
+                name);
+    json_decref(s);
+}
+
 int cmd_swap(int argc, char **argv)
 {
     static const struct simple s = {
         "At the primary: hands the running machine to the backup, and becomes its backup.", "perdure-swap",
         NULL, NULL};
-    return simple(&s, argc, argv);
+    int status = simple(&s, argc, argv);
+
+    if (status == 0 && argc == 2 && argv[1][0] != '-')
+        hint_to_listen(argv[1]);
+    return status;
 }
 
 int cmd_stop(int argc, char **argv)

@@ -48,6 +48,9 @@ static void print_status(json_t *s)
                number(s, "epoch"));
         printf("  %-14s %s, arbiter %s\n", "peer", text(s, "peer"), text(s, "arbiter"));
     }
+    if (text(s, "listen")[0] || !strcmp(text(s, "role"), "backup"))
+        printf("  %-14s %s\n", "listens at",
+               text(s, "listen")[0] ? text(s, "listen") : "nothing (perdure listen)");
     if (!strcmp(text(s, "state"), "SYNCING"))
         printf("  %-14s %lld pages left\n", "sync", number(s, "sync_pages_left"));
     if (number(c, "count")) {

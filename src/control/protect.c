@@ -104,7 +104,7 @@ bool protect_command(void *opaque, json_t *args, json_t **ret_result, Error **er
     (void)ret_result;
     if (!parse(args, &a, errp) || !check_here(vm, &a, errp))
         return false;
-    if (!transport_socket_set_security(vm_transport(vm), a.psk[0] ? a.psk : NULL, a.insecure, errp))
+    if (!transport_socket_set_security(vm_transport(vm), a.psk, a.insecure, errp))
         return false;
     if (a.unsafe_no_output_hold)
         log_warn("%s: UNSAFE: output is not held; a failover will lose what clients were told",

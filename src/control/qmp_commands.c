@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "control/qmp_commands.h"
+#include "control/listen.h"
 #include "control/protect.h"
 #include "control/qmp_args.h"
 #include "control/status_json.h"
@@ -185,5 +186,6 @@ const struct qmp_command qmp_commands[] = {
     {"perdure-unprotect", perdure_unprotect},
     {"perdure-failover", perdure_failover},
     {"perdure-swap", perdure_swap},
+    {"perdure-listen", listen_command},
     {NULL, NULL},
 };

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "control/event_queue.h"
+#include "control/listen.h"
 #include "control/qmp_commands.h"
 #include "control/qmp_server.h"
 #include "control/run_dir.h"
@@ -30,8 +31,9 @@ struct Vm {
     QmpServer *server;
     EventQueue *events;
     int signal_fd;
-    struct task_mutex lock; /* machine, and every change of its run state by a command */
+    struct task_mutex lock; /* machine, and every change of its run state by a command; listens_at */
     Machine *machine;       /* built here, or by the engine from a primary's stream */
+    const char *listens_at;
     atomic_uint machine_events;
     atomic_int end; /* enum vm_end */
 };
@@ -146,25 +148,16 @@ static bool build_engine(Vm *vm, Error **errp)
         .guest_ended = on_guest_ended,
         .promoted = on_promoted,
     };
-    const char *address;
 
     vm->factory = (struct guest_factory){.create = create_guest, .destroy = destroy_guest, .opaque = vm};
     vm->transport = transport_socket_new(errp);
     if (!vm->transport)
         return false;
-    if (!transport_socket_set_security(vm->transport, vm->options.psk[0] ? vm->options.psk : NULL,
-                                       vm->options.insecure, errp))
-        return false;
-    if (vm->options.listen[0]) {
-        if (!transport_socket_listen(vm->transport, vm->options.listen, &address, errp))
-            return false;
-        log_info("%s: listening on %s", vm->options.machine.name, address);
-    }
     vm->engine = engine_new(vm->options.machine.name, vm->machine ? machine_guest(vm->machine) : NULL,
                             vm->transport, &owner, errp);
     if (!vm->engine)
         return false;
-    return !vm->options.standby || engine_listen(vm->engine, errp);
+    return !vm->options.listen.address[0] || vm_start_listening(vm, &vm->options.listen, errp);
 }
 
 static bool build(Vm *vm, Error **errp)
@@ -336,6 +329,35 @@ Machine *vm_machine(Vm *vm, Error **errp)
         return NULL;
     }
     return vm->machine;
+}
+
+bool vm_start_listening(Vm *vm, const struct vm_listen *l, Error **errp)
+{
+    const char *address;
+    bool ok = false;
+
+    vm_lock(vm);
+    if (vm->listens_at)
+        error_setg(errp, "%s listens on %s already", vm->options.machine.name, vm->listens_at);
+    else
+        ok = transport_socket_listen(vm->transport, l->address, l->psk, l->insecure, &address, errp) &&
+             engine_listen(vm->engine, listen_arbiter(l), errp);
+    if (ok)
+        vm->listens_at = address;
+    vm_unlock(vm);
+    if (ok)
+        log_info("%s: listening on %s", vm->options.machine.name, address);
+    return ok;
+}
+
+const char *vm_listens_at(Vm *vm)
+{
+    const char *address;
+
+    vm_lock(vm);
+    address = vm->listens_at;
+    vm_unlock(vm);
+    return address ? address : "";
 }
 
 void vm_lock(Vm *vm)

@@ -20,14 +20,19 @@
 
 #include <jansson.h>
 
+struct vm_listen {
+    char address[256];
+    char psk[1024]; /* empty: none */
+    bool insecure;
+    char arbiter[1100]; /* the only one accepted from a primary; empty: any, but see listen_arbiter() */
+};
+
 struct vm_options {
     struct machine_config machine; /* of a standby: name, and what each id of the stream is on this host */
     bool standby;
-    char listen[256]; /* standby, or a run that may become one: empty none */
-    char psk[1024];   /* for the listening side */
-    bool insecure;
-    bool paused;        /* run: wait for `resume` */
-    char restore[1024]; /* state file to begin from */
+    struct vm_listen listen; /* standby, or a run that may become one: address empty: not yet */
+    bool paused;             /* run: wait for `resume` */
+    char restore[1024];      /* state file to begin from */
     char save_on_exit[1024];
 };
 
@@ -47,6 +52,10 @@ void vm_lock(Vm *vm);
 void vm_unlock(Vm *vm);
 struct transport *vm_transport(Vm *vm);
 const struct vm_options *vm_get_options(const Vm *vm);
+/* Be reachable as a standby, from now on and once; l was checked (control/listen.h). */
+bool vm_start_listening(Vm *vm, const struct vm_listen *l, Error **errp);
+/* Where, with the port really bound; borrowed. "": nowhere. */
+const char *vm_listens_at(Vm *vm);
 /* "running", "paused", "shutdown", "guest-panicked", "inmigrate" (a standby): QMP's RunState. */
 const char *vm_run_state(Vm *vm);
 /* The process ends soon: the main task saves the state (save_on_exit) and returns. */

@@ -32,6 +32,11 @@ static void find_reasons(struct greeting *gr, char *text, size_t size)
     if (strcmp(gr->hello.vm, e->vm))
         n += (size_t)snprintf(text + n, size - n, "this standby is for '%s', not for '%s'\n", e->vm,
                               gr->hello.vm);
+    if (e->only_arbiter[0] && strcmp(gr->hello.arbiter, e->only_arbiter))
+        n +=
+            (size_t)snprintf(text + n, size - n, "this standby accepts arbiter '%s' only, not '%s': %s\n",
+                             e->only_arbiter, gr->hello.arbiter,
+                             "its --arbiter says which, and without a key any but manual must be said there");
     if (e->role == ENGINE_PRIMARY)
         snprintf(text + n, size - n, "'%s' runs here as the primary (%s): it is no standby any more\n", e->vm,
                  engine_state_name(e->state));
@@ -82,7 +87,7 @@ static void hear_that_peer_went_on(struct greeting *gr)
 
 static bool may_begin(struct greeting *gr)
 {
-    char text[1024];
+    char text[WIRE_TEXT_MAX];
 
     hear_that_peer_went_on(gr);
     wait_for_ending(gr->e);

@@ -74,7 +74,7 @@ void engine_free(Engine *e)
     free(e);
 }
 
-bool engine_listen(Engine *e, Error **errp)
+bool engine_listen(Engine *e, const char *arbiter, Error **errp)
 {
     if (e->accept_task) {
         error_setg(errp, "'%s' is listening already", e->vm);
@@ -84,6 +84,7 @@ bool engine_listen(Engine *e, Error **errp)
         error_setg(errp, "'%s' cannot be a standby: it has no factory for its guest", e->vm);
         return false;
     }
+    snprintf(e->only_arbiter, sizeof(e->only_arbiter), "%s", arbiter ? arbiter : "");
     e->accept_task = task_start("accept", engine_accept_run, e, errp);
     return e->accept_task;
 }

@@ -16,7 +16,7 @@
  * and on the other host, with owner.factory:
  *
  *     Engine *e = engine_new("web", NULL, transport, &owner, errp);        // a backup, LISTENING
- *     engine_listen(e, errp);
+ *     engine_listen(e, NULL, errp);
  *     ...                                                                  // owner.promoted: the guest runs
  * here
  *
@@ -99,8 +99,10 @@ Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const
  * output discarded. So to switch a machine off, engine_unprotect() first. NULL is fine. */
 void engine_free(Engine *e);
 
-/* Backup: begin accepting a primary. timeout and arbiter come from the primary's HELLO. */
-bool engine_listen(Engine *e, Error **errp);
+/* Begin accepting a primary, now or whenever this side is a backup; once. Its HELLO names timeout and
+ * arbiter; arbiter: the only one that is accepted (an arbiter may be a program that runs here), NULL or
+ * empty: any. */
+bool engine_listen(Engine *e, const char *arbiter, Error **errp);
 /* Primary, UNPROTECTED: connect, check, begin to sync. Returns when the peer accepted the configuration, or
  * with what is missing (all of it, one line each). check_only: and nothing else. */
 bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, Error **errp);

@@ -32,6 +32,7 @@ struct Engine {
     char vm[64];
     struct transport *transport;
     struct engine_owner owner;
+    char only_arbiter[1100]; /* engine_listen(): empty: any */
 
     /* the session's task, and the API while there is none */
     Guest *guest;
@@ -48,9 +49,8 @@ struct Engine {
     struct wishes wish;
     struct {
         unsigned unprotect, handover, vouched;
-    } wishers;      /* calls under way that want it */
-    bool listening; /* engine_listen() was called */
-    bool busy;      /* engine_protect() is under way */
+    } wishers; /* calls under way that want it */
+    bool busy; /* engine_protect() is under way */
     bool output_waiting;
     int64_t output_since; /* when the first output of the running epoch came; 0: none yet */
     bool guest_asks;      /* it made a request */

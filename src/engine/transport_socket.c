@@ -18,7 +18,8 @@ struct transport_socket {
     struct transport t;
     struct task_mutex lock;
     struct security *security;  /* of connections made here; NULL: plain, and only within this host */
-    struct security *listening; /* of those accepted: as it was when listening began */
+    struct security *listening; /* of those accepted: given when listening began */
+    struct security *all;
     Listener *listener;
     Doorman *doorman; /* made by the first accept */
 };
@@ -116,9 +117,10 @@ struct transport *transport_socket_new(Error **errp)
     return &ts->t;
 }
 
-bool transport_socket_set_security(struct transport *t, const char *psk_path, bool insecure, Error **errp)
+/* psk_path empty: none. Put into *which, and kept until the end. */
+static bool set_security(struct transport_socket *ts, struct security **which, const char *psk_path,
+                         bool insecure, Error **errp)
 {
-    struct transport_socket *ts = t->opaque;
     struct security *sec = calloc(1, sizeof(*sec));
 
     if (!sec) {
@@ -126,25 +128,32 @@ bool transport_socket_set_security(struct transport *t, const char *psk_path, bo
         return false;
     }
     sec->insecure = insecure;
-    sec->psk = psk_path ? channel_psk_load(psk_path, errp) : NULL;
-    if (psk_path && !sec->psk) {
+    sec->psk = psk_path[0] ? channel_psk_load(psk_path, errp) : NULL;
+    if (psk_path[0] && !sec->psk) {
         free(sec);
         return false;
     }
     task_lock(&ts->lock);
-    sec->older = ts->security;
-    ts->security = sec;
+    sec->older = ts->all;
+    ts->all = *which = sec;
     task_unlock(&ts->lock);
     return true;
 }
 
-bool transport_socket_listen(struct transport *t, const char *address, const char **ret_address, Error **errp)
+bool transport_socket_set_security(struct transport *t, const char *psk_path, bool insecure, Error **errp)
 {
     struct transport_socket *ts = t->opaque;
 
-    task_lock(&ts->lock);
-    ts->listening = ts->security;
-    task_unlock(&ts->lock);
+    return set_security(ts, &ts->security, psk_path, insecure, errp);
+}
+
+bool transport_socket_listen(struct transport *t, const char *address, const char *psk_path, bool insecure,
+                             const char **ret_address, Error **errp)
+{
+    struct transport_socket *ts = t->opaque;
+
+    if (!set_security(ts, &ts->listening, psk_path, insecure, errp))
+        return false;
     ts->listener = listener_new(address, errp);
     if (ts->listener && ret_address)
         *ret_address = listener_address(ts->listener);
@@ -160,10 +169,10 @@ void transport_socket_free(struct transport *t)
     socket_shutdown(t);
     doorman_free(ts->doorman);
     listener_close(ts->listener);
-    while (ts->security) {
-        struct security *sec = ts->security;
+    while (ts->all) {
+        struct security *sec = ts->all;
 
-        ts->security = sec->older;
+        ts->all = sec->older;
         channel_psk_free(sec->psk);
         free(sec);
     }

@@ -10,13 +10,13 @@
 
 /* Not listening yet. */
 struct transport *transport_socket_new(Error **errp);
-/* Of the connections made from now on, and of those accepted if it comes before transport_socket_listen():
- * what a later protect says of the way out does not open the way in. psk_path NULL: plain, which a peer
- * beyond this host then needs insecure for. The key is loaded here. */
+/* Of the connections made from now on. psk_path empty: plain, which a peer beyond this host then needs
+ * insecure for. The key is loaded here. */
 bool transport_socket_set_security(struct transport *t, const char *psk_path, bool insecure, Error **errp);
-/* Begins to listen; accept works from now on. *ret_address (borrowed): with the port really bound. */
-bool transport_socket_listen(struct transport *t, const char *address, const char **ret_address,
-                             Error **errp);
+/* Begins to listen, once, with a key and an insecure of its own: what a protect says of the way out does not
+ * open the way in. accept works from now on. *ret_address (borrowed): with the port really bound. */
+bool transport_socket_listen(struct transport *t, const char *address, const char *psk_path, bool insecure,
+                             const char **ret_address, Error **errp);
 void transport_socket_free(struct transport *t);
 
 #endif

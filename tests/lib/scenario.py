@@ -220,7 +220,10 @@ class Qmp:
                 if event["event"] == name:
                     self.events.remove(event)
                     return event
-            message = self.read()
+            try:
+                message = self.read()
+            except TimeoutError:
+                raise Failure("no event %s within 20 s; others: %s" % (name, self.events)) from None
             require("event" in message, "an answer that nobody waits for", message)
             self.events.append(message)
 

@@ -139,7 +139,7 @@ static void boot_main(void *arg)
         sim_guest_power_on((SimGuest *)n->guest);
     }
     e = engine_new("vm", n->guest, n->transport, &n->owner, &err);
-    if (!e || !engine_listen(e, &err))
+    if (!e || !engine_listen(e, NULL, &err))
         sim_fail("the engine does not start: %s", error_get_pretty(err));
     n->engine = e;
     n->booted = true;

@@ -99,7 +99,7 @@ static inline int set_up(void **state)
     fake_resume(&w->a.g->guest);
     side_open(w, &w->a, "vm");
     side_open(w, &w->b, "vm");
-    assert_true(engine_listen(w->b.e, NULL));
+    assert_true(engine_listen(w->b.e, NULL, NULL));
     snprintf(w->dir, sizeof(w->dir), "/tmp/test_engine.XXXXXX");
     assert_non_null(mkdtemp(w->dir));
     engine_params_default(&w->params);

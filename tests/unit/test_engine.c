@@ -267,7 +267,7 @@ static void leave_guest(struct world *w)
     engine_free(w->b.e);
     w->b.e = NULL;
     w->t->down = false;
-    assert_true(engine_listen(w->a.e, NULL));
+    assert_true(engine_listen(w->a.e, NULL, NULL));
 }
 
 static void assert_refused(struct stranger *st, const char *why)

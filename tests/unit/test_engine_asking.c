@@ -195,7 +195,7 @@ static void test_forced_primary_is_protected_elsewhere(void **state)
     engine_free(w->b.e);
     w->t->down = false;
     side_open(w, &w->b, "vm");
-    assert_true(engine_listen(w->b.e, NULL));
+    assert_true(engine_listen(w->b.e, NULL, NULL));
     protect(w, &w->a);
     oracle_says(ARBITER_PRIMARY, ARBITER_DENIED);
     await(w->a.e, ENGINE_PROTECTED, status_of(&w->a).epoch + 10);

@@ -280,7 +280,7 @@ static void test_bad_epochs(void **state)
         uint64_t head = bad_epochs[i].page_head, epoch = bad_epochs[i].epoch;
 
         open_world(&w, false);
-        engine_listen(w.e, NULL);
+        engine_listen(w.e, NULL, NULL);
         be_standby(&w);
         send_epoch(&w, head, epoch, bad_epochs[i].tweak);
         /* One that could be received whole is acknowledged before its content is compared. */
@@ -312,7 +312,7 @@ static void test_out_of_turn(void **state)
         struct world w;
 
         open_world(&w, false);
-        engine_listen(w.e, NULL);
+        engine_listen(w.e, NULL, NULL);
         if (out_of_turn[i].standby)
             be_standby(&w);
         else
@@ -337,7 +337,7 @@ static void test_nothing_before_config(void **state)
         if (type == WIRE_PROBE || type == WIRE_GOODBYE)
             continue;
         open_world(&w, false);
-        engine_listen(w.e, NULL);
+        engine_listen(w.e, NULL, NULL);
         greet(&w);
         wire_send(w.out, (enum wire_record)type, 0, NULL);
         answer = next(w.in, text);
@@ -357,7 +357,7 @@ static void test_nonsense_is_a_lost_link(void **state)
 
     (void)state;
     open_world(&w, false);
-    engine_listen(w.e, NULL);
+    engine_listen(w.e, NULL, NULL);
     be_standby(&w);
     channel_write(w.main, "this is no frame at all, is it?", 31, NULL);
     await(&w, ENGINE_ASKING);
@@ -374,7 +374,7 @@ static void test_greetings(void **state)
 
     (void)state;
     open_world(&w, false);
-    engine_listen(w.e, NULL);
+    engine_listen(w.e, NULL, NULL);
     start(&w);
     /* a second primary; a heartbeat of nobody */
     ch = connect_to(&w, WIRE_KIND_MAIN, &in, &out);
@@ -417,7 +417,7 @@ static void test_word_of_the_primary(void **state)
 
     (void)state;
     open_world(&w, false);
-    engine_listen(w.e, NULL);
+    engine_listen(w.e, NULL, NULL);
     be_standby(&w);
     close_peer(&w);
     await(&w, ENGINE_ASKING);
@@ -441,7 +441,7 @@ static void test_memory_differs(void **state)
 
     (void)state;
     open_world(&w, false);
-    engine_listen(w.e, NULL);
+    engine_listen(w.e, NULL, NULL);
     w.hello.ram_size *= 2;
     configure(&w);
     expect_text(&w, WIRE_REFUSE, "has 1 MiB of memory, the primary's 2 MiB");

@@ -206,6 +206,86 @@ def test_silent_arbiter_holds_output_until_forced(pair):
     client.finish()
 
 
+def swapped_and_cut(pair, *options):
+    """b is the primary after a swap, and goes on alone; a, which `run` started, is the backup that was denied. The process on a."""
+    path = os.path.join(pair.dir, "for-the-primary")
+    with open(path, "w", encoding="ascii") as f:
+        f.write("#!/bin/sh\n[ $PERDURE_GENERATION = 1 ] || [ $PERDURE_SIDE = primary ]\n")
+    os.chmod(path, 0o755)
+    first, _ = protected(pair, "--arbiter", "command:" + path, extra=options)
+    pair.a.perdure("swap", pair.vm)
+    pair.b.wait_state("PROTECTED")
+    pair.link(False)
+    pair.b.wait_state("UNPROTECTED")
+    pair.a.wait_state("LISTENING", process=first)
+    pair.link(True)
+    return first
+
+
+def test_listen_after_a_swap(pair):
+    """A process that was not told to listen becomes the backup; the link breaks: it can be told then."""
+    first = swapped_and_cut(pair)
+    client = CountClient(pair)
+    require(pair.a.status()["listen"] == "", "it listens", pair.a.status())
+    refused = pair.b.protect(pair.a, check=False)
+    require(refused.returncode == 1 and "10.99.0.1" in refused.stderr, "protect to a side that does not listen", refused)
+    open_to_all = pair.a.perdure("listen", pair.vm, "--listen", pair.a.address, check=False)
+    require(open_to_all.returncode == 1 and "--psk" in open_to_all.stderr, "listen without a key", open_to_all)
+    said = pair.a.perdure("listen", pair.vm, "--listen", pair.a.address, "--psk", pair.psk)
+    require(said.strip() == pair.a.address == pair.a.status()["listen"], "where it listens", said, pair.a.status())
+    again = pair.a.perdure("listen", pair.vm, "--listen", "tcp:127.0.0.1:0", check=False)
+    require(again.returncode == 1 and "already" in again.stderr, "listen twice", again)
+    pair.b.protect(pair.a)
+    pair.a.wait_state("STANDBY", process=first)
+    client.finish()
+
+
+def test_run_that_listens(pair):
+    """Told at the start: refused while it runs the guest, a standby after the swap."""
+    swapped_and_cut(pair, "--listen", pair.a.address, "--psk", pair.psk)
+    pair.b.protect(pair.a)
+    pair.a.wait_state("STANDBY")
+    assert_well(pair)
+    pair.b.perdure("swap", pair.vm)
+    pair.a.wait_state("PROTECTED")
+    other = pair.neighbour(pair.b)
+    other.start("run", "--name", pair.vm, "--memory", "64M", "--kernel", "builtin:walk")
+    other.wait_state("UNPROTECTED")
+    refused = other.protect(pair.a, check=False)
+    require(refused.returncode == 1 and "runs here as the primary" in refused.stderr, "a second primary", refused)
+
+
+def test_protect_again_with_the_manual_arbiter(pair):
+    """Both live, the link was cut: the primary goes on, the backup cannot know. It hears it when the primary comes back."""
+    primary, backup = protected(pair, "--arbiter", "manual")
+    client = CountClient(pair)
+    pair.link(False)
+    pair.a.wait_state("UNPROTECTED", process=primary)
+    pair.b.wait_state("ASKING", process=backup)
+    pair.link(True)
+    pair.a.protect(pair.b, "--arbiter", "manual")
+    pair.b.wait_state("STANDBY", timeout=10, process=backup)
+    client.finish()
+
+
+def test_forced_primary_hears_the_arbiter_in_the_end(pair):
+    """The user vouches, and was wrong: as soon as the arbiter says so the guest stands still, and not a frame leaves."""
+    primary, backup = protected(pair, "--arbiter", arbiter_script(pair, 3))
+    backup.kill()
+    pair.a.wait_state("ASKING", timeout=5, process=primary)
+    pair.a.perdure("unprotect", pair.vm, "--force")
+    assert_well(pair)
+    set_answer(pair, 1)
+    pair.a.wait_state("FENCED", timeout=20, process=primary)
+    with Frames(pair, "a") as frames:
+        ask_who_has(pair)
+        require(not ask(pair, "status", wait_ms=500, check=False), "a FENCED guest answers")
+        require(not frames.seen, "frames of a FENCED guest", len(frames.seen))
+    require("denied after all" in pair.a.status()["report"], "the report", pair.a.status()["report"])
+    pair.a.perdure("quit", pair.vm)
+    primary.wait(10)
+
+
 def test_arbiter_answers_late(pair):
     primary, backup = protected(pair, "--arbiter", arbiter_script(pair, 3))
     client = CountClient(pair)
@@ -495,7 +575,7 @@ def test_check_changes_nothing(pair):
 
 
 SUMMARY = {"p50", "p99", "max"}
-STATUS = {"name", "vcpus", "memory", "run_state", "role", "state", "pair", "generation", "epoch", "peer", "arbiter", "sync_pages_left",
+STATUS = {"name", "vcpus", "memory", "run_state", "role", "state", "pair", "generation", "epoch", "peer", "arbiter", "listen", "sync_pages_left",
           "checkpoint", "took_over_ns", "last_error", "report"}
 CHECKPOINT = {"interval_us", "rate_hz", "count", "pause_us", "dirty_pages", "ack_us", "output_held_us", "bytes_per_epoch", "staging_full",
               "verified", "pages"}
@@ -541,7 +621,8 @@ def test_control_socket(pair):
     one, two = Qmp(pair.a), Qmp(pair.a)
     names = {c["name"] for c in one.execute("query-commands")}
     for name in ("query-status", "query-name", "query-version", "query-commands", "query-block", "stop", "cont", "system_reset",
-                 "system_powerdown", "quit", "perdure-status", "perdure-protect", "perdure-unprotect", "perdure-failover", "perdure-swap"):
+                 "system_powerdown", "quit", "perdure-status", "perdure-protect", "perdure-unprotect", "perdure-failover", "perdure-swap",
+                 "perdure-listen"):
         require(name in names, "no command " + name, names)
     require(one.execute("query-status") == {"status": "running", "running": True}, "query-status")
     require(one.execute("query-name") == {"name": pair.vm}, "query-name")

@@ -168,13 +168,41 @@ def test_no_key_at_all(pair):
 
 def test_insecure_when_both_say_so(pair):
     primary = run_count(pair.a)
-    backup = pair.b.standby(key=None)
+    backup = pair.b.standby(["--arbiter", "file:" + pair.arbiter], key=None)
     pair.a.perdure("protect", pair.vm, "--to", pair.b.address, "--insecure", "--arbiter", "file:" + pair.arbiter)
     client = CountClient(pair)
     time.sleep(0.2)
     primary.kill()
     pair.b.wait_state("UNPROTECTED", process=backup)
     client.finish()
+
+
+def test_only_this_arbiter(pair):
+    """What the standby's user said, a primary cannot change."""
+    run_count(pair.a)
+    backup = pair.b.standby(["--arbiter", "file:" + pair.arbiter])
+    for other in "manual", "command:/bin/true", "file:/tmp":
+        refused_by(pair, "accepts arbiter 'file:%s' only, not '%s'" % (pair.arbiter, other), "accepts arbiter", backup, "--arbiter", other)
+    still_useful(pair, backup)
+
+
+def test_no_key_no_arbiter_of_the_peers(pair):
+    """Without a key a primary is anybody: it does not choose a program of this host, unless the standby's user did."""
+    mark = os.path.join(pair.dir, "mark")
+    program = os.path.join(pair.dir, "arbiter-program")
+    with open(program, "w", encoding="ascii") as f:
+        f.write("#!/bin/sh\ntouch %s\n" % mark)
+    os.chmod(program, 0o755)
+    run_count(pair.a)
+    backup = pair.b.standby(key=None)
+    for other in "command:" + program, "file:" + pair.arbiter:
+        done = pair.a.perdure("protect", pair.vm, "--to", pair.b.address, "--insecure", "--arbiter", other, check=False)
+        require(done.returncode == 1 and "accepts arbiter 'manual' only" in done.stderr, "an arbiter of anybody's", done)
+    protect_plain(pair)
+    pair.a.perdure("unprotect", pair.vm)
+    require(not os.path.exists(mark) and backup.alive(), "the program ran", backup.log())
+    done = pair.b.perdure("standby", "--name", "x", "--listen", "tcp:127.0.0.1:0", "--arbiter", "oracle", check=False)
+    require(done.returncode == 2 and "oracle" in done.stderr, "an arbiter that is none", done)
 
 
 def test_key_files(pair):
@@ -254,7 +282,7 @@ def plain_standby(pair):
 
 def protect_plain(pair):
     """Somebody who greeted and left may keep the standby busy for a while: it waits for his second connection."""
-    command = ["protect", pair.vm, "--to", pair.b.address, "--insecure", "--arbiter", "file:" + pair.arbiter]
+    command = ["protect", pair.vm, "--to", pair.b.address, "--insecure", "--arbiter", "manual"]
     pair.wait(lambda: "busy" not in pair.a.perdure(*command, check=False).stderr, 15, "standby that is not busy")
     pair.b.wait_state("STANDBY", timeout=10)
     assert_well(pair)
