@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "control/event_queue.h"
+#include "control/last_resort.h"
 #include "control/listen.h"
 #include "control/qmp_commands.h"
 #include "control/qmp_server.h"
@@ -31,8 +32,9 @@ struct Vm {
     QmpServer *server;
     EventQueue *events;
     int signal_fd;
-    struct task_mutex lock; /* machine, and every change of its run state by a command; listens_at */
-    Machine *machine;       /* built here, or by the engine from a primary's stream */
+    LastResort *last_resort; /* NULL: the end has not begun */
+    struct task_mutex lock;  /* machine, and every change of its run state by a command; listens_at */
+    Machine *machine;        /* built here, or by the engine from a primary's stream */
     const char *listens_at;
     atomic_uint machine_events;
     atomic_int end; /* enum vm_end */
@@ -194,17 +196,21 @@ Vm *vm_new(const struct vm_options *options, Error **errp)
     return vm;
 }
 
-/* The socket goes first, so that no command comes in half way; then the engine, which may still call the
- * machine. */
+/* The engine is told first: commands that wait for it return. Then the socket goes, so that no other one
+ * comes in half way; then the engine, which may still call the machine. */
 void vm_free(Vm *vm)
 {
     if (!vm)
         return;
+    last_resort_limit(vm->last_resort);
+    if (vm->engine)
+        engine_quit(vm->engine);
     qmp_server_free(vm->server);
     engine_free(vm->engine);
     machine_free(vm->machine);
     transport_socket_free(vm->transport);
     event_queue_free(vm->events);
+    last_resort_free(vm->last_resort);
     if (vm->signal_fd >= 0)
         close(vm->signal_fd);
     task_mutex_destroy(&vm->lock);
@@ -306,6 +312,7 @@ int vm_run(Vm *vm)
         handle_machine_events(vm);
         handle_signals(vm);
     }
+    vm->last_resort = last_resort_new(vm->signal_fd, vm->options.machine.name);
     saved = save_on_exit(vm);
     event_queue_drain(vm->events, broadcast, vm);
     return saved && (vm->end == VM_END_QUIT || vm->end == VM_END_POWEROFF) ? 0 : 1;

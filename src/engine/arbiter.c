@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "engine/arbiter_kinds.h"
+#include "base/task.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,16 @@ Arbiter *arbiter_new(const char *spec, Error **errp)
 enum arbiter_answer arbiter_claim(Arbiter *a, const struct arbiter_claim *c, int64_t deadline, Error **errp)
 {
     return a->ops->claim(a, c, deadline, errp);
+}
+
+bool arbiter_gave_up(const struct arbiter_claim *c, int64_t deadline)
+{
+    return clock_now() >= deadline || (c->given_up && c->given_up(c->opaque));
+}
+
+void arbiter_kill_all(void)
+{
+    arbiter_command_kill();
 }
 
 void arbiter_free(Arbiter *a)

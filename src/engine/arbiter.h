@@ -23,12 +23,15 @@ struct arbiter_claim {
     const char *vm;   /* name */
     const char *peer; /* address */
     bool permitted;   /* in a swap: the primary has given the backup its permission to run */
+    /* Looked at while the claim waits: true, nobody wants the answer any more (UNKNOWN). NULL: never. */
+    bool (*given_up)(void *opaque);
+    void *opaque;
 };
 
 typedef struct Arbiter Arbiter;
 
 struct arbiter_ops {
-    /* Waits for the answer, at most until deadline (then UNKNOWN). UNKNOWN sets errp to why. */
+    /* Waits for the answer, at most until deadline or given_up (then UNKNOWN). UNKNOWN sets errp to why. */
     enum arbiter_answer (*claim)(Arbiter *a, const struct arbiter_claim *c, int64_t deadline, Error **errp);
     void (*free)(Arbiter *a);
 };
@@ -47,5 +50,10 @@ void arbiter_set_factory(arbiter_factory_fn *fn);
 Arbiter *arbiter_new(const char *spec, Error **errp);
 enum arbiter_answer arbiter_claim(Arbiter *a, const struct arbiter_claim *c, int64_t deadline, Error **errp);
 void arbiter_free(Arbiter *a);
+
+/* For the kinds: has the claim waited long enough? */
+bool arbiter_gave_up(const struct arbiter_claim *c, int64_t deadline);
+/* Just before an end of this process that waits for nobody: what a claim has started ends too. */
+void arbiter_kill_all(void);
 
 #endif

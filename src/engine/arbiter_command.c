@@ -11,13 +11,19 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LOOK (10 * NS_PER_MS)
+#define LOOK       (10 * NS_PER_MS)
+#define KILL_LIMIT NS_PER_S /* for a killed command to be gone: it may hang in the kernel */
+
+/* Of the claim under way: a process has one engine, and that one claim at a time. */
+enum { NONE = 0, STARTING = -1, CLOSED = -2 };
+static _Atomic pid_t running;
 
 struct command_arbiter {
     Arbiter a;
@@ -80,21 +86,56 @@ static int spawn(const char *path, char **vars, pid_t *ret_pid)
     return r;
 }
 
-/* false: it was not done in time, and was killed with all that it started. */
-static bool wait_for(pid_t pid, int64_t deadline, int *ret_status)
+static bool gone(pid_t pid, int *ret_status)
 {
-    for (;;) {
-        pid_t r = waitpid(pid, ret_status, WNOHANG);
+    pid_t r = waitpid(pid, ret_status, WNOHANG);
 
-        if (r == pid || (r < 0 && errno != EINTR))
-            return r == pid;
-        if (clock_now() >= deadline)
-            break;
+    return r == pid || (r < 0 && errno != EINTR);
+}
+
+/* false: it was not done in time, and was killed with all that it started. */
+static bool wait_for(pid_t pid, const struct arbiter_claim *c, int64_t deadline, int *ret_status)
+{
+    int64_t until;
+
+    while (!arbiter_gave_up(c, deadline)) {
+        if (gone(pid, ret_status))
+            return true;
         task_sleep_until(clock_now() + LOOK);
     }
     kill(-pid, SIGKILL);
-    waitpid(pid, ret_status, 0);
+    for (until = clock_now() + KILL_LIMIT; !gone(pid, ret_status) && clock_now() < until;)
+        task_sleep_until(clock_now() + LOOK);
     return false;
+}
+
+static int start(const char *path, char **vars, pid_t *ret_pid)
+{
+    pid_t none = NONE;
+    int errnum;
+
+    if (!atomic_compare_exchange_strong(&running, &none, STARTING))
+        return ECANCELED;
+    errnum = spawn(path, vars, ret_pid);
+    atomic_store(&running, errnum ? NONE : *ret_pid);
+    return errnum;
+}
+
+static void ended(pid_t pid)
+{
+    atomic_compare_exchange_strong(&running, &pid, NONE);
+}
+
+void arbiter_command_kill(void)
+{
+    pid_t was = atomic_load(&running);
+
+    while (was == STARTING || !atomic_compare_exchange_strong(&running, &was, CLOSED)) {
+        task_sleep_until(clock_now() + NS_PER_MS);
+        was = atomic_load(&running);
+    }
+    if (was > 0)
+        kill(-was, SIGKILL);
 }
 
 static enum arbiter_answer judge(const char *path, bool done, int status, Error **errp)
@@ -124,13 +165,14 @@ static enum arbiter_answer claim(Arbiter *a, const struct arbiter_claim *c, int6
         error_setg(errp, "out of memory");
         return ARBITER_UNKNOWN;
     }
-    errnum = spawn(ca->path, env.vars, &pid);
+    errnum = start(ca->path, env.vars, &pid);
     free(env.vars);
     if (errnum) {
         error_setg_errno(errp, errnum, "cannot run arbiter command %s", ca->path);
         return ARBITER_UNKNOWN;
     }
-    done = wait_for(pid, deadline, &status);
+    done = wait_for(pid, c, deadline, &status);
+    ended(pid);
     return judge(ca->path, done, status, errp);
 }
 

@@ -3,9 +3,13 @@
  * file:DIR: a record PAIR.GENERATION, made exclusively. It is written and synced under another name first and
  * then linked to its own: so it is there whole or not at all, also after a power cut, and whoever comes
  * second reads who was first.
+ *
+ * A file system may hang, and what waits for it cannot be interrupted. So each try is made by a task of its
+ * own; a try that hangs keeps nobody, and no other one is begun before it has come back.
  */
 #include "engine/arbiter_kinds.h"
 #include "base/random.h"
+#include "base/task.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,9 +19,24 @@
 #include <string.h>
 #include <unistd.h>
 
+#define LOOK (10 * NS_PER_MS)
+
+struct
+try {
+    char dir[1024], name[80];
+    enum arbiter_side side;
+    Task *task;
+    struct task_mutex lock; /* all that follows */
+    struct task_cond changed;
+    bool done;
+    enum arbiter_answer answer;
+    Error *err;
+};
+
 struct file_arbiter {
     Arbiter a;
     char dir[1024];
+    struct try *pending; /* it hung when its claim was over */
 };
 
 static const char *const side_names[] = {[ARBITER_PRIMARY] = "primary", [ARBITER_BACKUP] = "backup"};
@@ -78,34 +97,123 @@ static enum arbiter_answer settle(int dir, const char *temp, const char *name, e
     return read_record(dir, name, side, errp);
 }
 
-static enum arbiter_answer claim(Arbiter *a, const struct arbiter_claim *c, int64_t deadline, Error **errp)
+static enum arbiter_answer record_claim(const struct try *t, Error **errp)
 {
-    struct file_arbiter *fa = (struct file_arbiter *)a;
     enum arbiter_answer answer = ARBITER_UNKNOWN;
-    int dir = open(fa->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    char name[80], temp[120];
+    int dir = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char temp[120];
     uint64_t nonce;
 
-    (void)deadline; /* a file system that hangs cannot be interrupted */
     if (dir < 0) {
-        error_setg_errno(errp, errno, "arbiter directory %s", fa->dir);
+        error_setg_errno(errp, errno, "arbiter directory %s", t->dir);
         return answer;
     }
     random_bytes(&nonce, sizeof(nonce));
-    snprintf(name, sizeof(name), "%s.%" PRIu64, c->pair, c->generation);
-    snprintf(temp, sizeof(temp), ".%s.%016" PRIx64, name, nonce);
-    if (write_record(dir, temp, c->side, errp))
-        answer = settle(dir, temp, name, c->side, errp);
+    snprintf(temp, sizeof(temp), ".%s.%016" PRIx64, t->name, nonce);
+    if (write_record(dir, temp, t->side, errp))
+        answer = settle(dir, temp, t->name, t->side, errp);
     unlinkat(dir, temp, 0);
     close(dir);
     if (answer == ARBITER_UNKNOWN)
-        error_prepend(errp, "arbiter directory %s: ", fa->dir);
+        error_prepend(errp, "arbiter directory %s: ", t->dir);
     return answer;
 }
 
+static void try_run(void *arg)
+{
+    struct try *t = arg;
+    Error *err = NULL;
+    enum arbiter_answer answer = record_claim(t, &err);
+
+    task_lock(&t->lock);
+    t->answer = answer;
+    t->err = err;
+    t->done = true;
+    task_broadcast(&t->changed);
+    task_unlock(&t->lock);
+}
+
+static struct try *try_begin(const char *dir, const struct arbiter_claim *c, Error **errp)
+{
+    struct try *t = calloc(1, sizeof(*t));
+
+    if (!t) {
+        error_setg(errp, "out of memory");
+        return NULL;
+    }
+    snprintf(t->dir, sizeof(t->dir), "%s", dir);
+    snprintf(t->name, sizeof(t->name), "%s.%" PRIu64, c->pair, c->generation);
+    t->side = c->side;
+    task_mutex_init(&t->lock);
+    task_cond_init(&t->changed);
+    t->task = task_start("claim", try_run, t, errp);
+    if (t->task)
+        return t;
+    task_cond_destroy(&t->changed);
+    task_mutex_destroy(&t->lock);
+    free(t);
+    return NULL;
+}
+
+static bool try_wait(struct try *t, const struct arbiter_claim *c, int64_t deadline)
+{
+    bool done;
+
+    task_lock(&t->lock);
+    while (!t->done && !arbiter_gave_up(c, deadline))
+        task_wait_until(&t->changed, &t->lock, clock_now() + LOOK);
+    done = t->done;
+    task_unlock(&t->lock);
+    return done;
+}
+
+/* Of one that is done. */
+static enum arbiter_answer try_end(struct try *t, Error **errp)
+{
+    enum arbiter_answer answer = t->answer;
+
+    task_join(t->task);
+    error_propagate(errp, t->err);
+    task_cond_destroy(&t->changed);
+    task_mutex_destroy(&t->lock);
+    free(t);
+    return answer;
+}
+
+static enum arbiter_answer hangs(const struct file_arbiter *fa, Error **errp)
+{
+    error_setg(errp, "arbiter directory %s: its file system does not answer", fa->dir);
+    return ARBITER_UNKNOWN;
+}
+
+static enum arbiter_answer claim(Arbiter *a, const struct arbiter_claim *c, int64_t deadline, Error **errp)
+{
+    struct file_arbiter *fa = (struct file_arbiter *)a;
+    struct try *t = fa->pending;
+
+    if (t && !try_wait(t, c, deadline))
+        return hangs(fa, errp);
+    if (t)
+        try_end(t, NULL); /* perhaps of another claim: asked again */
+    fa->pending = NULL;
+    t = try_begin(fa->dir, c, errp);
+    if (!t)
+        return ARBITER_UNKNOWN;
+    if (try_wait(t, c, deadline))
+        return try_end(t, errp);
+    fa->pending = t;
+    return hangs(fa, errp);
+}
+
+/* A try that still hangs is left behind. */
 static void file_free(Arbiter *a)
 {
-    free(a);
+    struct file_arbiter *fa = (struct file_arbiter *)a;
+    struct arbiter_claim none = {0};
+
+    if (fa->pending && try_wait(fa->pending, &none, 0))
+        try_end(fa->pending, NULL);
+    free(fa);
 }
 
 static const struct arbiter_ops file_ops = {.claim = claim, .free = file_free};

@@ -11,5 +11,7 @@
 Arbiter *arbiter_manual_new(const char *rest, Error **errp);
 Arbiter *arbiter_file_new(const char *dir, Error **errp);
 Arbiter *arbiter_command_new(const char *path, Error **errp);
+/* Kills the command of a claim under way, and lets no other one start. */
+void arbiter_command_kill(void);
 
 #endif

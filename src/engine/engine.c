@@ -46,10 +46,22 @@ Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const
     return e;
 }
 
-static void tell_to_quit(Engine *e)
+/* A request that goes on meanwhile must not reap the session under us. */
+void engine_quit(Engine *e)
 {
+    struct session *s;
+
     task_lock(&e->lock);
     e->wish.quit = true;
+    s = e->session;
+    e->taking_down = s != NULL;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+    if (!s)
+        return;
+    link_down(&s->link, "the engine was told to quit");
+    task_lock(&e->lock);
+    e->taking_down = false;
     task_broadcast(&e->changed);
     task_unlock(&e->lock);
 }
@@ -58,7 +70,7 @@ void engine_free(Engine *e)
 {
     if (!e)
         return;
-    tell_to_quit(e);
+    engine_quit(e);
     if (e->accept_task) {
         e->transport->shutdown(e->transport);
         task_join(e->accept_task);
@@ -171,6 +183,8 @@ bool engine_reap_session(Engine *e)
     bool ended;
 
     task_lock(&e->lock);
+    while (e->taking_down)
+        task_wait(&e->changed, &e->lock);
     s = e->session;
     ended = e->session_ended;
     if (s && ended)

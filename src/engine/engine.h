@@ -94,6 +94,8 @@ void engine_params_default(struct engine_params *p);
 /* guest NULL: a backup, LISTENING once engine_listen() was called. */
 Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const struct engine_owner *owner,
                    Error **errp);
+/* The end begins: the session ends, and requests under way return; engine_free() follows. */
+void engine_quit(Engine *e);
 /* Ends everything; the guest stays the owner's, unless a standby's factory made it and it was never promoted.
  * A primary that is protected says nothing to its backup, which takes over: it is left paused, its held
  * output discarded. So to switch a machine off, engine_unprotect() first. NULL is fine. */

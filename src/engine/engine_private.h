@@ -68,6 +68,7 @@ struct Engine {
 
     struct session *session; /* NULL: none; ended ones are reaped by the next */
     bool session_ended;
+    bool taking_down; /* engine_quit() has its hand on session */
     Task *session_task, *accept_task;
 };
 

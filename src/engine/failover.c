@@ -14,6 +14,13 @@
 #define RETRY       (250 * NS_PER_MS)
 #define RETRY_LATE  NS_PER_S /* nobody waits */
 
+static bool given_up(void *engine)
+{
+    struct wishes w = engine_wishes(engine);
+
+    return w.quit || w.move_on;
+}
+
 static enum arbiter_answer claim(struct session *s, enum arbiter_side side, uint64_t generation,
                                  bool permitted, Error **errp)
 {
@@ -24,6 +31,8 @@ static enum arbiter_answer claim(struct session *s, enum arbiter_side side, uint
         .vm = s->e->vm,
         .peer = s->peer,
         .permitted = permitted,
+        .given_up = given_up,
+        .opaque = s->e,
     };
 
     return arbiter_claim(s->arbiter, &c, clock_now() + CLAIM_LIMIT, errp);

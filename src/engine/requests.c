@@ -189,7 +189,9 @@ static bool begin_busy(Engine *e, Error **errp)
     while (e->role == ENGINE_PRIMARY && e->state == ENGINE_UNPROTECTED && e->session && !e->session_ended &&
            !e->asks_on)
         task_wait(&e->changed, &e->lock);
-    if (e->role != ENGINE_PRIMARY)
+    if (e->wish.quit)
+        error_setg(errp, "'%s' ends", e->vm);
+    else if (e->role != ENGINE_PRIMARY)
         error_setg(errp, "'%s' is a standby (%s): protect the primary", e->vm, engine_state_name(e->state));
     else if (e->state != ENGINE_UNPROTECTED || e->busy)
         error_setg(errp, "'%s' is %s already", e->vm,
@@ -253,7 +255,9 @@ static bool unprotect_locked(Engine *e, bool force, Error **errp)
     wish_end(&e->wish.vouched, &e->wishers.vouched, force);
     if (e->state == ENGINE_UNPROTECTED)
         return true;
-    if (e->state == ENGINE_ASKING)
+    if (e->wish.quit)
+        error_setg(errp, "'%s' ends", e->vm);
+    else if (e->state == ENGINE_ASKING)
         error_setg(
             errp,
             "the backup does not answer, and arbiter %s neither (%s); if you are sure that the guest does "

@@ -170,6 +170,7 @@ static void quit_main(void *arg)
     struct sim_node *n = arg;
     Engine *e = n->engine;
 
+    engine_quit(e); /* commands under way return */
     while (n->commands)
         sim_sleep(NS_PER_MS);
     n->engine = NULL;

@@ -8,6 +8,8 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -63,6 +65,52 @@ static void test_file_arbiter(void **state)
     assert_null(arbiter_new(spec, NULL));
 }
 
+/* A file system that hangs: this stands in front of the C library's. */
+static bool fs_hangs;
+
+int fsync(int fd)
+{
+    (void)fd;
+    while (__atomic_load_n(&fs_hangs, __ATOMIC_ACQUIRE))
+        task_sleep_until(clock_now() + NS_PER_MS);
+    return 0;
+}
+
+static bool given_up_at_once(void *opaque)
+{
+    (void)opaque;
+    return true;
+}
+
+static void test_file_arbiter_hangs(void **state)
+{
+    char dir[] = "/tmp/test_arbiter.XXXXXX", spec[64], command[64];
+    struct arbiter_claim c = {
+        .pair = "0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11", .generation = 1, .vm = "vm", .peer = "b"};
+    Error *err = NULL;
+    Arbiter *a;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(spec, sizeof(spec), "file:%s", dir);
+    a = arbiter_new(spec, NULL);
+    __atomic_store_n(&fs_hangs, true, __ATOMIC_RELEASE);
+    for (int i = 0; i < 2; i++) { /* the second one waits for the first */
+        assert_int_equal(arbiter_claim(a, &c, clock_now() + 20 * NS_PER_MS, &err), ARBITER_UNKNOWN);
+        assert_non_null(strstr(error_get_pretty(err), "does not answer"));
+        error_free(err);
+        err = NULL;
+    }
+    c.given_up = given_up_at_once;
+    assert_int_equal(arbiter_claim(a, &c, TIME_NEVER, NULL), ARBITER_UNKNOWN);
+    c.given_up = NULL;
+    __atomic_store_n(&fs_hangs, false, __ATOMIC_RELEASE);
+    assert_int_equal(arbiter_claim(a, &c, TIME_NEVER, NULL), ARBITER_GRANTED);
+    arbiter_free(a);
+    snprintf(command, sizeof(command), "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 static void write_script(const char *path, const char *text)
 {
     FILE *f = fopen(path, "w");
@@ -92,12 +140,48 @@ static void test_command_arbiter(void **state)
     assert_int_equal(system(command), 0);
 }
 
+static void claim_in_vain(void *arg)
+{
+    struct arbiter_claim c = {
+        .pair = "0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11", .generation = 1, .vm = "vm", .peer = "b"};
+
+    assert_int_equal(arbiter_claim(arg, &c, TIME_NEVER, NULL), ARBITER_UNKNOWN);
+}
+
+/* The process is about to end without waiting for the claim: its command does not outlive it. */
+static void test_command_is_killed(void **state)
+{
+    char dir[] = "/tmp/test_arbiter.XXXXXX", path[64], started[64], spec[80], command[64];
+    Arbiter *a;
+    Task *t;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/arbiter", dir);
+    snprintf(started, sizeof(started), "%s/started", dir);
+    snprintf(spec, sizeof(spec), "command:%s", path);
+    write_script(path, "touch ${0%/*}/started\nsleep 600");
+    assert_int_equal(chmod(path, 0755), 0);
+    a = arbiter_new(spec, NULL);
+    t = task_start("claim", claim_in_vain, a, NULL);
+    while (access(started, F_OK))
+        task_sleep_until(clock_now() + NS_PER_MS);
+    arbiter_kill_all();
+    task_join(t);
+    claim_in_vain(a);
+    arbiter_free(a);
+    snprintf(command, sizeof(command), "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_states),
         cmocka_unit_test(test_file_arbiter),
+        cmocka_unit_test(test_file_arbiter_hangs),
         cmocka_unit_test(test_command_arbiter),
+        cmocka_unit_test(test_command_is_killed), /* the last: none starts after it */
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

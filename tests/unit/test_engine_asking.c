@@ -61,6 +61,8 @@ static void test_primary_went_on_too_late(void **state)
 
 /* --- the user's word, and the arbiter's after it --- */
 
+#define ORACLE_HANGS 99
+
 static int oracle[2], oracle_asked[2]; /* by side: its answer, and how often it gave one */
 
 static enum arbiter_answer oracle_claim(Arbiter *a, const struct arbiter_claim *c, int64_t deadline,
@@ -69,8 +71,12 @@ static enum arbiter_answer oracle_claim(Arbiter *a, const struct arbiter_claim *
     int answer = __atomic_load_n(&oracle[c->side], __ATOMIC_ACQUIRE);
 
     (void)a;
-    (void)deadline;
     __atomic_fetch_add(&oracle_asked[c->side], 1, __ATOMIC_ACQ_REL);
+    if (answer == ORACLE_HANGS) {
+        while (!arbiter_gave_up(c, deadline + 600 * NS_PER_S))
+            task_sleep_until(clock_now() + NS_PER_MS);
+        answer = ARBITER_UNKNOWN;
+    }
     if (answer == ARBITER_UNKNOWN)
         error_setg(errp, "the oracle is silent");
     return (enum arbiter_answer)answer;
@@ -210,6 +216,39 @@ static void test_forced_primary_quits(void **state)
     w->a.e = NULL;
 }
 
+static void wait_for_unprotect(void *arg)
+{
+    struct side *s = arg;
+    Error *err = NULL;
+
+    assert_false(engine_unprotect(s->e, false, &err));
+    assert_string_equal(error_get_pretty(err), "'vm' ends");
+    error_free(err);
+}
+
+/* An arbiter that hangs keeps neither the end of the process nor a command that waits. */
+static void test_quit_while_the_arbiter_hangs(void **state)
+{
+    struct world *w = *state;
+    Task *t;
+
+    lose_each_other(w);
+    oracle_says(ARBITER_PRIMARY, (enum arbiter_answer)ORACLE_HANGS);
+    oracle_says(ARBITER_BACKUP, (enum arbiter_answer)ORACLE_HANGS);
+    await_question(ARBITER_PRIMARY);
+    await_question(ARBITER_BACKUP);
+    task_lock(&w->a.e->lock);
+    w->a.e->unknowns = 0; /* unprotect waits for the first answer */
+    task_unlock(&w->a.e->lock);
+    t = task_start("unprotect", wait_for_unprotect, &w->a, NULL);
+    while (!engine_wishes(w->a.e).unprotect)
+        task_sleep_until(clock_now() + NS_PER_MS);
+    engine_quit(w->a.e);
+    task_join(t);
+    engine_free(w->a.e);
+    w->a.e = NULL;
+}
+
 /* The same for a backup that its user let run. */
 static void test_vouched_backup_is_denied_late(void **state)
 {
@@ -235,6 +274,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_forced_primary_is_denied_late, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_is_protected_elsewhere, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_quits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_quit_while_the_arbiter_hangs, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_vouched_backup_is_denied_late, set_up, tear_down),
     };
 

@@ -3,12 +3,14 @@
 """A pair of processes on two hosts, one scenario a function: test_pair.py [--build build] [test_NAME...]"""
 import os
 import re
+import socket
+import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from scenario import (CountClient, Frames, Qmp, ask, ask_who_has, assert_well, require, run_count, run_tests)  # noqa: E402
+from scenario import (CountClient, Frames, Qmp, ask, ask_who_has, assert_well, in_namespace, require, run_count, run_tests)  # noqa: E402
 
 
 def protected(pair, *options, standby=(), **guest):
@@ -456,6 +458,54 @@ def test_quit_of_the_backup(pair):
     require(backup.wait(10) == 0, "exit", backup.popen.returncode)
     pair.a.wait_state("UNPROTECTED", timeout=10, process=primary)
     assert_well(pair, before)
+
+
+def in_background(host, *command):
+    return subprocess.Popen(host.command(command), env=host.env(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def test_end_while_the_arbiter_hangs(pair):
+    """Neither a claim under way nor a command that waits for it keeps the process; the arbiter's program does not outlive it."""
+    path, pid_file = os.path.join(pair.dir, "slow"), os.path.join(pair.dir, "slow-pid")
+    with open(path, "w", encoding="ascii") as f:
+        f.write("#!/bin/sh\necho $$ > %s.new\nmv %s.new %s\nsleep 600\n" % (pid_file, pid_file, pid_file))
+    os.chmod(path, 0o755)
+    primary, backup = protected(pair, "--arbiter", "command:" + path)
+    backup.kill()
+    pair.a.wait_state("ASKING", timeout=5, process=primary)
+    pair.wait(lambda: os.path.exists(pid_file), 5, "claim")
+    with in_background(pair.a, "unprotect", pair.vm) as command:
+        time.sleep(0.3)
+        primary.popen.terminate()
+        require(primary.wait(8) == 0, "exit", primary.popen.returncode)
+        require(command.wait(5) == 1, "unprotect", command.returncode)
+    with open(pid_file, encoding="ascii") as f:
+        require(not os.path.exists("/proc/" + f.read().strip()), "the arbiter's program is still there")
+
+
+def test_second_signal(pair):
+    """The first one waits for a command that is under way; the second does not."""
+    primary = run_count(pair.a)
+
+    def listen():
+        s = socket.socket()
+        s.bind((pair.b.link, 7700))
+        s.listen()
+        return s
+
+    silent = in_namespace(pair.b.netns, listen)
+    with in_background(pair.a, "protect", pair.vm, "--to", pair.b.address, "--psk", pair.psk) as command:
+        silent.settimeout(10)
+        peer, _ = silent.accept()
+        primary.popen.terminate()
+        pair.wait(lambda: "ending" in primary.log(), 5, "first signal", primary.log)
+        time.sleep(0.5)
+        require(primary.alive(), "nothing was under way: the test could not fail")
+        primary.popen.terminate()
+        require(primary.wait(4) == 1, "exit", primary.popen.returncode)
+        require(command.wait(5) == 1, "protect", command.returncode)
+    peer.close()
+    silent.close()
 
 
 def test_powerdown_reaches_the_machine(pair):
