@@ -110,6 +110,7 @@ static bool on_config(struct backup *b, Error **errp)
     e->epoch = 0;
     e->unknowns = 0;
     e->last_error[0] = 0;
+    e->wish = (struct wishes){.quit = e->wish.quit}; /* they were for the protection before */
     memset(&e->figures, 0, sizeof(e->figures));
     task_unlock(&e->lock);
     engine_set_state(e, ENGINE_BACKUP, ENGINE_SYNCING, "a primary begins to sync");

@@ -167,6 +167,7 @@ bool engine_start_session(Engine *e, struct session *s, Error **errp)
     task_lock(&e->lock);
     e->session = s;
     e->session_ended = false;
+    e->session_number++;
     e->session_task = task_start(s->primary ? "primary" : "backup", session_run, s, errp);
     started = e->session_task != NULL;
     if (!started)

@@ -68,7 +68,8 @@ struct Engine {
 
     struct session *session; /* NULL: none; ended ones are reaped by the next */
     bool session_ended;
-    bool taking_down; /* engine_quit() has its hand on session */
+    uint64_t session_number; /* counts them: a request waits for the end of the one that it saw */
+    bool taking_down;        /* engine_quit() has its hand on session */
     Task *session_task, *accept_task;
 };
 

@@ -342,8 +342,10 @@ void primary_step_down(struct primary *p)
 {
     Error *err = NULL;
 
-    if (!primary_pause(p, &err))
-        engine_note_trouble(p->e, err); /* its output is discarded all the same, and held no more than now */
+    if (!primary_pause(p, &err) && !primary_pause(p, NULL)) {
+        engine_note_trouble(p->e, err);
+        p->gated = false; /* it may run on: its gates stay shut for good */
+    }
     error_free(err);
     undo(p, true, false);
 }

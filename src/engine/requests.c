@@ -218,9 +218,10 @@ bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, E
 
 /* --- the others; lock held where the name says so --- */
 
-static bool session_is_on_locked(const Engine *e)
+/* Not the one after it, which may begin before a request that waits has woken up. */
+static bool session_is_on_locked(const Engine *e, uint64_t number)
 {
-    return e->session && !e->session_ended;
+    return e->session && !e->session_ended && e->session_number == number;
 }
 
 static bool refuse_locked(const Engine *e, const char *what, Error **errp)
@@ -245,15 +246,17 @@ static void wish_end(bool *wish, unsigned *wishers, bool mine)
 
 static bool unprotect_locked(Engine *e, bool force, Error **errp)
 {
+    uint64_t number = e->session_number;
+
     wish_begin(&e->wish.unprotect, &e->wishers.unprotect, true);
     wish_begin(&e->wish.vouched, &e->wishers.vouched, force);
     task_broadcast(&e->changed);
-    while (e->role == ENGINE_PRIMARY && session_is_on_locked(e) && !e->asks_on &&
+    while (e->role == ENGINE_PRIMARY && session_is_on_locked(e, number) && !e->asks_on &&
            !(e->state == ENGINE_ASKING && !force && e->unknowns))
         task_wait(&e->changed, &e->lock);
     wish_end(&e->wish.unprotect, &e->wishers.unprotect, true);
     wish_end(&e->wish.vouched, &e->wishers.vouched, force);
-    if (e->state == ENGINE_UNPROTECTED)
+    if (e->state == ENGINE_UNPROTECTED || e->session_number != number) /* over, and protected anew */
         return true;
     if (e->wish.quit)
         error_setg(errp, "'%s' ends", e->vm);
@@ -284,9 +287,11 @@ bool engine_unprotect(Engine *e, bool force, Error **errp)
 
 static bool swap_locked(Engine *e, Error **errp)
 {
+    uint64_t number = e->session_number;
+
     e->wish.swap = true;
     task_broadcast(&e->changed);
-    while (session_is_on_locked(e) && e->wish.swap && !(e->state == ENGINE_ASKING && e->unknowns))
+    while (session_is_on_locked(e, number) && e->wish.swap && !(e->state == ENGINE_ASKING && e->unknowns))
         task_wait(&e->changed, &e->lock);
     e->wish.swap = false;
     if (e->role == ENGINE_BACKUP)
@@ -310,10 +315,12 @@ bool engine_swap(Engine *e, Error **errp)
 
 static bool failover_locked(Engine *e, bool peer_is_dead, Error **errp)
 {
+    uint64_t number = e->session_number;
+
     wish_begin(&e->wish.handover, &e->wishers.handover, true);
     wish_begin(&e->wish.vouched, &e->wishers.vouched, peer_is_dead);
     task_broadcast(&e->changed);
-    while (e->role == ENGINE_BACKUP && session_is_on_locked(e) &&
+    while (e->role == ENGINE_BACKUP && session_is_on_locked(e, number) &&
            !(e->state == ENGINE_ASKING && !peer_is_dead && e->unknowns))
         task_wait(&e->changed, &e->lock);
     wish_end(&e->wish.handover, &e->wishers.handover, true);

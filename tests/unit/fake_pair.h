@@ -137,6 +137,7 @@ struct fake_guest {
     bool pausing, standing, quit;
     enum guest_request request;
     uint64_t step, resets;
+    int pauses_fail; /* so many, from now on */
     uint64_t *dirty;
 };
 
@@ -192,7 +193,11 @@ static inline bool fake_pause(Guest *gg, Error **errp)
 {
     struct fake_guest *g = (struct fake_guest *)gg;
 
-    (void)errp;
+    if (__atomic_load_n(&g->pauses_fail, __ATOMIC_ACQUIRE) > 0) {
+        __atomic_fetch_sub(&g->pauses_fail, 1, __ATOMIC_ACQ_REL);
+        error_setg(errp, "a pause fails");
+        return false;
+    }
     task_lock(&g->lock);
     while (g->pausing) /* the test and an engine: one after the other */
         task_wait(&g->changed, &g->lock);

@@ -63,7 +63,8 @@ static void test_primary_went_on_too_late(void **state)
 
 #define ORACLE_HANGS 99
 
-static int oracle[2], oracle_asked[2]; /* by side: its answer, and how often it gave one */
+/* By side: its answer, how often it gave one, and does a question hang. */
+static int oracle[2], oracle_asked[2], oracle_hangs[2];
 
 static enum arbiter_answer oracle_claim(Arbiter *a, const struct arbiter_claim *c, int64_t deadline,
                                         Error **errp)
@@ -73,6 +74,7 @@ static enum arbiter_answer oracle_claim(Arbiter *a, const struct arbiter_claim *
     (void)a;
     __atomic_fetch_add(&oracle_asked[c->side], 1, __ATOMIC_ACQ_REL);
     if (answer == ORACLE_HANGS) {
+        __atomic_store_n(&oracle_hangs[c->side], 1, __ATOMIC_RELEASE);
         while (!arbiter_gave_up(c, deadline + 600 * NS_PER_S))
             task_sleep_until(clock_now() + NS_PER_MS);
         answer = ARBITER_UNKNOWN;
@@ -121,6 +123,7 @@ static void lose_each_other(struct world *w)
 {
     oracle_says(ARBITER_PRIMARY, ARBITER_UNKNOWN);
     oracle_says(ARBITER_BACKUP, ARBITER_UNKNOWN);
+    memset(oracle_hangs, 0, sizeof(oracle_hangs));
     snprintf(w->params.arbiter, sizeof(w->params.arbiter), "delphi");
     protect(w, &w->a);
     cut(&w->a);
@@ -192,6 +195,40 @@ static void test_forced_primary_is_denied_late(void **state)
     await(w->b.e, ENGINE_UNPROTECTED, 0);
 }
 
+/* A guest that cannot even be paused: nothing of it leaves. */
+static void test_denied_guest_that_does_not_pause(void **state)
+{
+    struct world *w = *state;
+    uint64_t released, step;
+
+    lose_each_other(w);
+    __atomic_store_n(&w->a.g->pauses_fail, 2, __ATOMIC_RELEASE);
+    oracle_says(ARBITER_PRIMARY, ARBITER_DENIED);
+    await(w->a.e, ENGINE_FENCED, 0);
+    assert_true(held());
+    task_lock(&output.lock);
+    released = output.released;
+    task_unlock(&output.lock);
+    step = look(&w->a);
+    wait_until(advanced, &(struct advance){&w->a, step + 20}, "the guest to run on");
+    task_lock(&output.lock);
+    assert_int_equal(output.released, released);
+    task_unlock(&output.lock);
+    checkpoint_devices_teardown(true); /* the next test has the same devices */
+}
+
+/* Here only the pause keeps it from being seen: tried until it works. */
+static void test_late_denied_guest_that_does_not_pause(void **state)
+{
+    struct world *w = *state;
+
+    force(w);
+    __atomic_store_n(&w->a.g->pauses_fail, 2, __ATOMIC_RELEASE);
+    oracle_says(ARBITER_PRIMARY, ARBITER_DENIED);
+    await(w->a.e, ENGINE_FENCED, 0);
+    assert_stands_still(&w->a);
+}
+
 /* A new protection has the session's place. */
 static void test_forced_primary_is_protected_elsewhere(void **state)
 {
@@ -216,6 +253,39 @@ static void test_forced_primary_quits(void **state)
     w->a.e = NULL;
 }
 
+static void unprotect_is_done(void *arg)
+{
+    struct side *s = arg;
+
+    assert_true(engine_unprotect(s->e, false, NULL));
+}
+
+static void next_session(Engine *e, int by)
+{
+    task_lock(&e->lock);
+    e->session_number += (uint64_t)by;
+    e->unknowns = 0;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+}
+
+/* Another user was quick: when the one who waits for the end of a protection wakes up, the next has begun. */
+static void test_waits_for_one_session_only(void **state)
+{
+    struct world *w = *state;
+    Task *t;
+
+    lose_each_other(w);
+    oracle_says(ARBITER_PRIMARY, (enum arbiter_answer)ORACLE_HANGS);
+    wait_until(nonzero, &oracle_hangs[ARBITER_PRIMARY], "a question that hangs");
+    next_session(w->a.e, 0); /* no answer yet: unprotect waits */
+    t = task_start("unprotect", unprotect_is_done, &w->a, NULL);
+    while (!engine_wishes(w->a.e).unprotect)
+        task_sleep_until(clock_now() + NS_PER_MS);
+    next_session(w->a.e, 1);
+    task_join(t);
+}
+
 static void wait_for_unprotect(void *arg)
 {
     struct side *s = arg;
@@ -235,11 +305,9 @@ static void test_quit_while_the_arbiter_hangs(void **state)
     lose_each_other(w);
     oracle_says(ARBITER_PRIMARY, (enum arbiter_answer)ORACLE_HANGS);
     oracle_says(ARBITER_BACKUP, (enum arbiter_answer)ORACLE_HANGS);
-    await_question(ARBITER_PRIMARY);
-    await_question(ARBITER_BACKUP);
-    task_lock(&w->a.e->lock);
-    w->a.e->unknowns = 0; /* unprotect waits for the first answer */
-    task_unlock(&w->a.e->lock);
+    for (int side = 0; side < 2; side++)
+        wait_until(nonzero, &oracle_hangs[side], "a question that hangs");
+    next_session(w->a.e, 0); /* no answer yet: unprotect waits */
     t = task_start("unprotect", wait_for_unprotect, &w->a, NULL);
     while (!engine_wishes(w->a.e).unprotect)
         task_sleep_until(clock_now() + NS_PER_MS);
@@ -272,8 +340,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_primary_went_on_too_late, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_is_granted_late, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_is_denied_late, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_denied_guest_that_does_not_pause, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_late_denied_guest_that_does_not_pause, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_is_protected_elsewhere, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_quits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_waits_for_one_session_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_quit_while_the_arbiter_hangs, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_vouched_backup_is_denied_late, set_up, tear_down),
     };
