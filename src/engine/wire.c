@@ -116,9 +116,19 @@ static void get_hello_fields(VMStream *in, struct wire_hello *h)
     h->went_on_generation = perdure_stream_get_u64(in);
 }
 
+/* It goes into messages, logs and the status as it is. */
+static bool printable(const char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            return false;
+    return true;
+}
+
 static bool hello_makes_sense(const struct wire_hello *h)
 {
-    return h->kind <= WIRE_KIND_CHECK && uuid_valid(h->pair) &&
+    return h->kind <= WIRE_KIND_CHECK && uuid_valid(h->pair) && printable(h->vm) && printable(h->arbiter) &&
+           h->generation > 0 && h->generation < UINT64_MAX && /* the next one has a number too */
            (!h->went_on_pair[0] || uuid_valid(h->went_on_pair));
 }
 

@@ -143,13 +143,17 @@ static void test_refusals(void **state)
 
 static void test_greeting_without_sense(void **state)
 {
-    struct wire_hello bad[] = {hello, hello, hello}, got;
+    struct wire_hello bad[] = {hello, hello, hello, hello, hello, hello, hello}, got;
 
     (void)state;
     bad[0].kind = WIRE_KIND_CHECK + 1;
     bad[1].pair[0] = 'x';
     bad[2].went_on_pair[0] = 'x';
-    for (size_t i = 0; i < 3; i++) {
+    bad[3].vm[1] = '\033';
+    bad[4].arbiter[1] = '\n';
+    bad[5].generation = 0;
+    bad[6].generation = UINT64_MAX;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         VMStream *f = perdure_stream_open_memory(0), *in;
         Error *err = NULL;
 
