@@ -62,5 +62,7 @@ Device *virtio_net_new(struct device_host *h, const char *id, unsigned slot, con
 /* path: a raw image or block device; locked while the device exists. */
 Device *virtio_blk_new(struct device_host *h, const char *id, unsigned slot, const char *path, bool readonly,
                        Error **errp);
+/* The host's random bytes. */
+Device *virtio_rng_new(struct device_host *h, unsigned slot, Error **errp);
 
 #endif

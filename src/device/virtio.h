@@ -29,7 +29,7 @@ struct virtio_ops {
     uint16_t device_id; /* of the virtio specification */
     uint64_t features;  /* in addition to VIRTIO_COMMON_FEATURES */
     unsigned queue_count;
-    unsigned config_size;
+    unsigned config_size; /* 0: it has none */
     /* Fills config_size bytes. */
     void (*read_config)(struct virtio_device *v, uint8_t *config);
     /* The driver is ready, or this side takes over: begin, and issue again what is in flight. */

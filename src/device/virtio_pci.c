@@ -197,7 +197,8 @@ static uint64_t registers_read(void *opaque, uint64_t offset, unsigned size)
     case ISR_OFFSET:
         return in_region == 0 ? read_isr(t) : 0;
     case CONFIG_OFFSET:
-        t->virtio.ops->read_config(&t->virtio, config);
+        if (t->virtio.ops->config_size)
+            t->virtio.ops->read_config(&t->virtio, config);
         return read_bytes(config, t->virtio.ops->config_size, in_region, size);
     }
     return 0;
@@ -329,8 +330,10 @@ static void add_capabilities(struct virtio_pci *t)
     add_capability(t, VIRTIO_PCI_CAP_COMMON_CFG, sizeof(struct virtio_pci_cap), COMMON_OFFSET,
                    sizeof(struct virtio_pci_common_cfg));
     add_capability(t, VIRTIO_PCI_CAP_ISR_CFG, sizeof(struct virtio_pci_cap), ISR_OFFSET, 1);
-    add_capability(t, VIRTIO_PCI_CAP_DEVICE_CFG, sizeof(struct virtio_pci_cap), CONFIG_OFFSET,
-                   t->virtio.ops->config_size);
+    /* Drivers refuse one of no bytes. */
+    if (t->virtio.ops->config_size)
+        add_capability(t, VIRTIO_PCI_CAP_DEVICE_CFG, sizeof(struct virtio_pci_cap), CONFIG_OFFSET,
+                       t->virtio.ops->config_size);
     add_capability(t, VIRTIO_PCI_CAP_NOTIFY_CFG, sizeof(struct virtio_pci_notify_cap), NOTIFY_OFFSET,
                    queues * NOTIFY_MULTIPLIER);
     t->pci_access = add_capability(t, VIRTIO_PCI_CAP_PCI_CFG, sizeof(struct virtio_pci_cfg_cap), 0, 0);

@@ -48,23 +48,34 @@ static Device *make_net(struct device_table *t, int i, Error **errp)
     return buffer ? virtio_net_new(t->host, n->id, t->setup->net_slot[i], n->mac, buffer, errp) : NULL;
 }
 
-static int count_disks(const struct machine_config *c)
+static Device *make_rng(struct device_table *t, int i, Error **errp)
 {
-    return c->disk_count;
+    (void)i;
+    return virtio_rng_new(t->host, t->setup->rng_slot, errp);
 }
 
-static int count_nets(const struct machine_config *c)
+static int count_disks(const struct machine_setup *s)
 {
-    return c->net_count;
+    return s->config.disk_count;
+}
+
+static int count_nets(const struct machine_setup *s)
+{
+    return s->config.net_count;
+}
+
+static int count_rng(const struct machine_setup *s)
+{
+    return s->rng_slot != 0;
 }
 
 /* A new device is one line here. count NULL: one of it. */
 static const struct {
     Device *(*make)(struct device_table *t, int i, Error **errp);
-    int (*count)(const struct machine_config *c);
+    int (*count)(const struct machine_setup *s);
 } table[] = {
-    {make_serial, NULL}, {make_rtc, NULL},         {make_pm, NULL},
-    {make_pci, NULL},    {make_disk, count_disks}, {make_net, count_nets},
+    {make_serial, NULL},      {make_rtc, NULL},       {make_pm, NULL},       {make_pci, NULL},
+    {make_disk, count_disks}, {make_net, count_nets}, {make_rng, count_rng},
 };
 
 static void add(struct device_table *t, Device *d)
@@ -80,7 +91,7 @@ static void add(struct device_table *t, Device *d)
 bool device_table_make(struct device_table *t, Error **errp)
 {
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-        int count = table[i].count ? table[i].count(&t->setup->config) : 1;
+        int count = table[i].count ? table[i].count(t->setup) : 1;
 
         for (int n = 0; n < count; n++) {
             Device *d = table[i].make(t, n, errp);

@@ -15,6 +15,7 @@
 
 #define FIRST_DISK_SLOT 1u
 #define FIRST_NET_SLOT  (FIRST_DISK_SLOT + MACHINE_DISKS_MAX)
+#define RNG_SLOT        (FIRST_NET_SLOT + MACHINE_NETS_MAX)
 
 void machine_config_free(struct machine_config *c)
 {
@@ -116,7 +117,7 @@ static void choose_mac(const struct machine_config *c, struct machine_net *n)
 
 bool machine_setup_new(struct machine_setup *ret, const struct machine_config *c, Error **errp)
 {
-    struct machine_setup s = {.config = *c};
+    struct machine_setup s = {.config = *c, .rng_slot = RNG_SLOT};
 
     if (!check_config(c, errp))
         return false;

@@ -29,6 +29,7 @@ struct machine_setup {
     struct cpuid cpuid;
     uint32_t tsc_khz;
     unsigned disk_slot[MACHINE_DISKS_MAX], net_slot[MACHINE_NETS_MAX];
+    unsigned rng_slot;                     /* 0: made before there was one */
     uint64_t disk_size[MACHINE_DISKS_MAX]; /* 0: not known */
 };
 

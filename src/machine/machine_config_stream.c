@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT     1
+#define FORMAT     2 /* 1 ended after the NICs */
 #define READ_PIECE (256u * 1024)
 #define SLOTS      32u
 
@@ -44,6 +44,7 @@ static void save_devices(const struct machine_setup *s, VMStream *f)
         perdure_stream_put_u32(f, s->net_slot[i]);
         perdure_stream_put_buffer(f, c->nets[i].mac, sizeof(c->nets[i].mac));
     }
+    perdure_stream_put_u32(f, s->rng_slot);
 }
 
 static void save_blob(VMStream *f, uint16_t type, const void *data, size_t size)
@@ -103,11 +104,11 @@ static void load_cpuid(struct cpuid *c, VMStream *f)
     }
 }
 
-static unsigned load_slot(VMStream *f, uint32_t *used)
+static unsigned load_slot(VMStream *f, uint32_t *used, bool optional)
 {
     uint32_t slot = perdure_stream_get_u32(f);
 
-    if (perdure_stream_error(f, NULL))
+    if (perdure_stream_error(f, NULL) || (optional && slot == 0))
         return 0;
     if (slot == 0 || slot >= SLOTS || *used >> slot & 1)
         perdure_stream_set_error(f, -EINVAL, "configuration: PCI slot %u", slot);
@@ -116,7 +117,7 @@ static unsigned load_slot(VMStream *f, uint32_t *used)
     return slot;
 }
 
-static void load_devices(struct machine_setup *s, VMStream *f)
+static void load_devices(struct machine_setup *s, VMStream *f, uint16_t format)
 {
     struct machine_config *c = &s->config;
     uint32_t used = 0;
@@ -124,16 +125,18 @@ static void load_devices(struct machine_setup *s, VMStream *f)
     c->disk_count = (int)load_count(f, MACHINE_DISKS_MAX, "disks");
     for (int i = 0; i < c->disk_count; i++) {
         perdure_stream_get_string(f, c->disks[i].id, sizeof(c->disks[i].id));
-        s->disk_slot[i] = load_slot(f, &used);
+        s->disk_slot[i] = load_slot(f, &used, false);
         c->disks[i].readonly = perdure_stream_get_u8(f) != 0;
         s->disk_size[i] = perdure_stream_get_u64(f);
     }
     c->net_count = (int)load_count(f, MACHINE_NETS_MAX, "NICs");
     for (int i = 0; i < c->net_count; i++) {
         perdure_stream_get_string(f, c->nets[i].id, sizeof(c->nets[i].id));
-        s->net_slot[i] = load_slot(f, &used);
+        s->net_slot[i] = load_slot(f, &used, false);
         perdure_stream_get_buffer(f, c->nets[i].mac, sizeof(c->nets[i].mac));
     }
+    if (format >= 2)
+        s->rng_slot = load_slot(f, &used, true);
 }
 
 static void load_config(struct machine_setup *s, VMStream *f)
@@ -142,7 +145,7 @@ static void load_config(struct machine_setup *s, VMStream *f)
     uint16_t format = perdure_stream_get_u16(f);
     uint32_t cpus;
 
-    if (format != FORMAT)
+    if (!format || format > FORMAT)
         perdure_stream_set_error(f, -EINVAL, "configuration: the stream has format %u, this build knows %d",
                                  format, FORMAT);
     perdure_stream_get_string(f, c->name, sizeof(c->name));
@@ -153,7 +156,7 @@ static void load_config(struct machine_setup *s, VMStream *f)
     s->tsc_khz = perdure_stream_get_u32(f);
     perdure_stream_get_string(f, c->cmdline, sizeof(c->cmdline));
     load_cpuid(&s->cpuid, f);
-    load_devices(s, f);
+    load_devices(s, f, format);
     perdure_stream_done(f);
 }
 

@@ -97,6 +97,7 @@ static void test_round_trip(void **state)
     assert_int_equal(t->disk_size[0], 12345);
     assert_memory_equal(t->config.nets[0].mac, s->config.nets[0].mac, 6);
     assert_int_equal(t->config.nets[0].mac[0], 0x52);
+    assert_int_equal(t->rng_slot, s->rng_slot);
     drop_setup(t);
     drop_setup(s);
     perdure_stream_close(f);
@@ -117,6 +118,23 @@ static void test_golden(void **state)
     assert_true(golden_matches("config.hex", data, size));
     perdure_stream_close(f);
     drop_setup(s);
+}
+
+/* What an older build wrote: a machine without the devices that came later. */
+static void test_format_1(void **state)
+{
+    struct machine_setup *t = calloc(1, sizeof(*t));
+    size_t size;
+    uint8_t *bytes = golden_load("config-format1.hex", &size);
+
+    (void)state;
+    assert_non_null(bytes);
+    t->rng_slot = 5;
+    assert_true(load_bytes(bytes, size, t));
+    assert_string_equal(t->config.nets[0].id, "net0");
+    assert_int_equal(t->rng_slot, 0);
+    free(bytes);
+    drop_setup(t);
 }
 
 /* Cut off anywhere: refused. */
@@ -316,10 +334,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_hostile),        cmocka_unit_test(test_lies),
-        cmocka_unit_test(test_wrong_contents), cmocka_unit_test(test_bad_configs),
-        cmocka_unit_test(test_mapping),
+        cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_format_1),    cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_lies),        cmocka_unit_test(test_wrong_contents),
+        cmocka_unit_test(test_bad_configs), cmocka_unit_test(test_mapping),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
