@@ -86,7 +86,8 @@ int cmd_run(int argc, char **argv)
     struct run_options o = {
         .cpus = 1, .memory = 256 * 1024 * 1024, .vm.machine = {.cpu_model = "host", .console = "stdio"}};
     struct machine_config *c = &o.vm.machine;
-    struct option_each disk = {machine_option_disk, c}, net = {machine_option_net, c};
+    struct option_each disk = {machine_option_disk, c}, net = {machine_option_net, c},
+                       channel = {machine_option_channel, c};
     const struct option_spec specs[] = {
         {"name", "NAME", OPTION_STRING, c->name, sizeof(c->name), "the machine's name (required)"},
         {"cpus", "N", OPTION_INT, &o.cpus, 0, "vCPUs (1)"},
@@ -99,6 +100,8 @@ int cmd_run(int argc, char **argv)
          "host, v2, v3 or v4: what both hosts of a pair have (host)"},
         {"disk", "path=F,id=I", OPTION_EACH, &disk, 0, "a disk; also format=raw, readonly=on"},
         {"net", "tap=T,id=I", OPTION_EACH, &net, 0, "a NIC on a tap device; also mac=M"},
+        {"channel", "unix=F,id=I", OPTION_EACH, &channel, 0,
+         "a port of virtio-console as a socket here; also name=N, console=on"},
         {"console", "WHERE", OPTION_STRING, c->console, sizeof(c->console),
          "stdio, file:PATH, unix:PATH or null (stdio)"},
         {"restore", "FILE", OPTION_STRING, o.vm.restore, sizeof(o.vm.restore), "go on from this state file"},

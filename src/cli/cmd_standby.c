@@ -22,7 +22,8 @@ int cmd_standby(int argc, char **argv)
 {
     struct vm_options o = {.standby = true, .machine.console = "null"};
     struct machine_config *c = &o.machine;
-    struct option_each disk = {machine_option_disk, c}, net = {machine_option_net, c};
+    struct option_each disk = {machine_option_disk, c}, net = {machine_option_net, c},
+                       channel = {machine_option_channel, c};
     const struct option_spec specs[] = {
         {"name", "NAME", OPTION_STRING, c->name, sizeof(c->name),
          "the machine's name, as at the primary (required)"},
@@ -30,6 +31,7 @@ int cmd_standby(int argc, char **argv)
          "tcp:HOST:PORT or unix:PATH (required)"},
         {"disk", "id=I,path=F", OPTION_EACH, &disk, 0, "what the primary's disk I is on this host"},
         {"net", "id=I,tap=T", OPTION_EACH, &net, 0, "what the primary's NIC I is on this host"},
+        {"channel", "id=I,unix=F", OPTION_EACH, &channel, 0, "what the primary's channel I is on this host"},
         {"console", "WHERE", OPTION_STRING, c->console, sizeof(c->console),
          "stdio, file:PATH, unix:PATH or null (null)"},
         {"psk", "FILE", OPTION_STRING, o.listen.psk, sizeof(o.listen.psk), "the pair's key (perdure keygen)"},

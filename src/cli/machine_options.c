@@ -23,6 +23,8 @@ static bool id_is_taken(const struct machine_config *c, const char *id, Error **
         taken |= !strcmp(c->disks[i].id, id);
     for (int i = 0; i < c->net_count; i++)
         taken |= !strcmp(c->nets[i].id, id);
+    for (int i = 0; i < c->channel_count; i++)
+        taken |= !strcmp(c->channels[i].id, id);
     if (taken)
         error_setg(errp, "id=%s is there twice", id);
     return taken;
@@ -99,6 +101,40 @@ bool machine_option_net(void *config, const char *text, Error **errp)
     if (id_is_taken(c, n.id, errp))
         return false;
     c->nets[c->net_count++] = n;
+    return true;
+}
+
+bool machine_option_channel(void *config, const char *text, Error **errp)
+{
+    struct machine_config *c = config;
+    struct machine_channel ch = {0};
+    char console[8] = "off";
+    const struct suboption subs[] = {
+        {"unix", ch.socket, sizeof(ch.socket)},
+        {"id", ch.id, sizeof(ch.id)},
+        {"name", ch.name, sizeof(ch.name)},
+        {"console", console, sizeof(console)},
+        {NULL, NULL, 0},
+    };
+
+    if (!suboptions_parse("--channel", text, subs, errp) ||
+        !parse_on_off("console", console, &ch.console, errp))
+        return false;
+    if (c->channel_count == MACHINE_CHANNELS_MAX) {
+        error_setg(errp, "more than %d channels", MACHINE_CHANNELS_MAX);
+        return false;
+    }
+    if (!ch.socket[0]) {
+        error_setg(errp, "unix= is missing: the path of the socket that is the channel's end on this host");
+        return false;
+    }
+    if (!ch.id[0])
+        snprintf(ch.id, sizeof(ch.id), "channel%d", c->channel_count);
+    if (!ch.name[0] && !ch.console)
+        snprintf(ch.name, sizeof(ch.name), "%s", ch.id);
+    if (id_is_taken(c, ch.id, errp))
+        return false;
+    c->channels[c->channel_count++] = ch;
     return true;
 }
 

@@ -11,6 +11,8 @@
 bool machine_option_disk(void *config, const char *text, Error **errp);
 /* --net tap=T,id=NAME[,mac=M] */
 bool machine_option_net(void *config, const char *text, Error **errp);
+/* --channel unix=PATH,id=NAME[,name=NAME][,console=on|off] */
+bool machine_option_channel(void *config, const char *text, Error **errp);
 /* Gives every NIC without a MAC one made from the names of machine and NIC: the same on every start. */
 void machine_options_default_macs(struct machine_config *config);
 /* --kernel: a file, or builtin:NAME. *ret_data is the caller's (malloc). */

@@ -62,6 +62,31 @@ Device *virtio_net_new(struct device_host *h, const char *id, unsigned slot, con
 /* path: a raw image or block device; locked while the device exists. */
 Device *virtio_blk_new(struct device_host *h, const char *id, unsigned slot, const char *path, bool readonly,
                        Error **errp);
+/*
+ * virtio-console: up to 9 ports. Port 0 is the guest's hvc0; the others are channels with a name
+ * (/dev/virtio-ports/NAME). Output goes to each port's gate, input comes by virtio_console_input(). The guest
+ * is told which ports have somebody at the other end.
+ */
+#define CONSOLE_PORTS_MAX 9
+struct console_port {
+    ConsoleGate *gate; /* borrowed; NULL: there is no such port (port 0 may be left out) */
+    char name[64];     /* empty: none */
+    bool console;
+    /* Loop lock held: the guest can take input again. */
+    void (*room)(void *opaque);
+    /* Loop lock held, or the loop parked: whoever is at the other end talked to a guest that is not this one
+     * any more (a state was loaded), and must begin anew. */
+    void (*cut)(void *opaque);
+    void *opaque;
+};
+Device *virtio_console_new(struct device_host *h, unsigned slot, const struct console_port *ports,
+                           unsigned count, Error **errp);
+/* Loop lock held: these three. How many bytes were taken; try again when room calls. */
+size_t virtio_console_input(Device *console, unsigned port, const void *buf, size_t n);
+void virtio_console_set_open(Device *console, unsigned port, bool open);
+/* The port's gate has room again, which the gate itself cannot know (console_gate_set_room). */
+void virtio_console_resume_output(Device *console, unsigned port);
+
 /* The host's random bytes. */
 Device *virtio_rng_new(struct device_host *h, unsigned slot, Error **errp);
 

@@ -2,6 +2,7 @@
 #include "device/virtio.h"
 
 #include <assert.h>
+#include <stddef.h>
 
 #include "base/log.h"
 
@@ -40,6 +41,8 @@ void virtio_init(struct virtio_device *v)
 void virtio_reset(struct virtio_device *v)
 {
     v->ops->stop(v);
+    if (v->ops->reset)
+        v->ops->reset(v);
     reset_state(v);
 }
 
@@ -139,7 +142,13 @@ static const VMStateField virtio_fields[] = {
     VMSTATE_U8(struct virtio_device, status, 1),
     VMSTATE_U8(struct virtio_device, generation, 1),
     VMSTATE_U16(struct virtio_device, config_vector, 1),
-    VMSTATE_STRUCT_ARRAY(struct virtio_device, queues, VIRTIO_QUEUES_MAX, &virtqueue_vmstate, 1),
+    {.name = "queues",
+     .type = VMSTATE_TYPE_STRUCT,
+     .offset = offsetof(struct virtio_device, queues),
+     .size = sizeof(struct virtqueue),
+     .count = VIRTIO_QUEUES_SAVED,
+     .since = 1,
+     .sub = &virtqueue_vmstate},
     VMSTATE_END,
 };
 const VMStateDescription virtio_vmstate = {

@@ -20,8 +20,11 @@
 
 #include "device/virtqueue.h"
 
-#define VIRTIO_QUEUES_MAX 4
-#define VIRTIO_CONFIG_MAX 64
+#define VIRTIO_QUEUES_MAX 20
+/* Of a device with more the rest is the device's own to save: virtio_vmstate has this many, of every device.
+ */
+#define VIRTIO_QUEUES_SAVED 4
+#define VIRTIO_CONFIG_MAX   64
 
 struct virtio_device;
 
@@ -37,6 +40,9 @@ struct virtio_ops {
     /* The device is reset, or another state is loaded over it: nothing of what it did before may reach the
      * guest any more. */
     void (*stop)(struct virtio_device *v);
+    /* After stop, when the driver or the machine resets the device: forget what the driver said. NULL:
+     * nothing. */
+    void (*reset)(struct virtio_device *v);
     /* Look at the queue. Only while virtio_is_running(). */
     void (*kick)(struct virtio_device *v, unsigned queue);
 };

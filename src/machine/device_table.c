@@ -54,6 +54,13 @@ static Device *make_rng(struct device_table *t, int i, Error **errp)
     return virtio_rng_new(t->host, t->setup->rng_slot, errp);
 }
 
+static Device *make_console(struct device_table *t, int i, Error **errp)
+{
+    (void)i;
+    return t->console = virtio_console_new(t->host, t->setup->console_slot, t->channels->ports,
+                                           t->channels->port_count, errp);
+}
+
 static int count_disks(const struct machine_setup *s)
 {
     return s->config.disk_count;
@@ -62,6 +69,11 @@ static int count_disks(const struct machine_setup *s)
 static int count_nets(const struct machine_setup *s)
 {
     return s->config.net_count;
+}
+
+static int count_console(const struct machine_setup *s)
+{
+    return s->config.channel_count != 0;
 }
 
 static int count_rng(const struct machine_setup *s)
@@ -75,7 +87,7 @@ static const struct {
     int (*count)(const struct machine_setup *s);
 } table[] = {
     {make_serial, NULL},      {make_rtc, NULL},       {make_pm, NULL},       {make_pci, NULL},
-    {make_disk, count_disks}, {make_net, count_nets}, {make_rng, count_rng},
+    {make_disk, count_disks}, {make_net, count_nets}, {make_rng, count_rng}, {make_console, count_console},
 };
 
 static void add(struct device_table *t, Device *d)
@@ -118,5 +130,5 @@ void device_table_destroy(struct device_table *t)
         *at = NULL;
         d->class->destroy(d);
     }
-    t->last = t->serial = t->pm = NULL;
+    t->last = t->serial = t->pm = t->console = NULL;
 }

@@ -7,14 +7,16 @@
 #define MACHINE_DEVICE_TABLE_H
 
 #include "device/devices.h"
+#include "machine/channels.h"
 #include "machine/machine_config.h"
 
 struct device_table {
     struct device_host *host;
     const struct machine_setup *setup;
     ConsoleGate *gate;
+    const struct channels *channels;
     Device *first, *last;
-    Device *serial, *pm;
+    Device *serial, *pm, *console; /* console: NULL without channels */
 };
 
 /* On failure those already made are destroyed. */

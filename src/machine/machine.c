@@ -148,6 +148,21 @@ static bool make_memory(Machine *m, Error **errp)
     return dirty_log_init(&m->dirty, &m->kvm, m->guest.memory, errp);
 }
 
+static size_t type_on_serial(void *opaque, const void *buf, size_t n)
+{
+    return serial_input(opaque, buf, n);
+}
+
+static bool attach_console(Machine *m, Error **errp)
+{
+    const struct console_device line = {.input = type_on_serial, .opaque = m->devices.serial};
+
+    if (!console_attach(m->console, &line, errp))
+        return false;
+    serial_on_room(m->devices.serial, console_feed, m->console);
+    return true;
+}
+
 static bool make_devices(Machine *m, Error **errp)
 {
     machine_host_init(m);
@@ -155,14 +170,16 @@ static bool make_devices(Machine *m, Error **errp)
     console_gate_register();
     if (!machine_host_map_fixed(m, errp))
         return false;
-    m->console = console_new(m->setup.config.console, m->loop, errp);
+    m->console = console_new("--console", m->setup.config.console, m->loop, errp);
     if (!m->console)
         return false;
     m->gate = console_gate_new("console", console_write, m->console, CONSOLE_LIMIT, errp);
-    if (!m->gate)
+    if (!m->gate || !channels_open(&m->channels, &m->setup.config, m->loop, errp))
         return false;
-    m->devices = (struct device_table){.host = &m->host, .setup = &m->setup, .gate = m->gate};
-    return device_table_make(&m->devices, errp) && console_attach(m->console, m->devices.serial, errp);
+    m->devices = (struct device_table){
+        .host = &m->host, .setup = &m->setup, .gate = m->gate, .channels = &m->channels};
+    return device_table_make(&m->devices, errp) && attach_console(m, errp) &&
+           channels_attach(&m->channels, m->devices.console, errp);
 }
 
 /* --- sections of the state --- */
@@ -306,9 +323,10 @@ static void destroy_devices(Machine *m)
         loop_timer_free(m->announce_timer);
     if (m->console)
         console_detach(m->console);
+    channels_detach(&m->channels);
     device_table_destroy(&m->devices);
-    if (m->gate)
-        console_gate_free(m->gate);
+    channels_close(&m->channels);
+    console_gate_free(m->gate);
     console_free(m->console);
     loop_unlock(m->loop);
     loop_free(m->loop);

@@ -31,9 +31,10 @@
 #include "guest/guest.h"
 #include "base/loop.h"
 
-#define MACHINE_DISKS_MAX 8
-#define MACHINE_NETS_MAX  8
-#define MACHINE_CPUS_MAX  64
+#define MACHINE_DISKS_MAX    8
+#define MACHINE_NETS_MAX     8
+#define MACHINE_CPUS_MAX     64
+#define MACHINE_CHANNELS_MAX 8
 
 struct machine_disk {
     char id[32];
@@ -47,6 +48,14 @@ struct machine_net {
     uint8_t mac[6];
 };
 
+/* A port of virtio-console: for the guest a device with a name, on this host a socket. */
+struct machine_channel {
+    char id[32];
+    char name[64];    /* /dev/virtio-ports/NAME; empty only for a console */
+    bool console;     /* the guest's hvc0; at most one */
+    char socket[108]; /* on this host: never in the stream */
+};
+
 struct machine_config {
     char name[64];
     int cpus;
@@ -55,9 +64,10 @@ struct machine_config {
     char cmdline[2048];
     void *kernel, *initrd; /* contents, owned (malloc); initrd may be NULL */
     size_t kernel_size, initrd_size;
-    int disk_count, net_count;
+    int disk_count, net_count, channel_count;
     struct machine_disk disks[MACHINE_DISKS_MAX];
     struct machine_net nets[MACHINE_NETS_MAX];
+    struct machine_channel channels[MACHINE_CHANNELS_MAX];
     char console[1024]; /* stdio | file:PATH | unix:PATH | null; on this host: never in the stream */
 };
 
@@ -76,8 +86,8 @@ enum machine_event {
 
 /* Borrows config only during the call. listener: any thread, must only wake somebody. */
 Machine *machine_new(const struct machine_config *config, Error **errp);
-/* host: path, tap and console of each id on this host; an id of the stream that host does not map is an error
- * by name. */
+/* host: path, tap, socket and console of each id on this host; an id of the stream that host does not map is
+ * an error by name. */
 Machine *machine_new_from_stream(VMStream *f, const struct machine_config *host, Error **errp);
 void machine_free(Machine *m);
 void machine_set_listener(Machine *m, void (*fn)(void *opaque, enum machine_event ev), void *opaque);

@@ -16,6 +16,29 @@
 #define FIRST_DISK_SLOT 1u
 #define FIRST_NET_SLOT  (FIRST_DISK_SLOT + MACHINE_DISKS_MAX)
 #define RNG_SLOT        (FIRST_NET_SLOT + MACHINE_NETS_MAX)
+#define CONSOLE_SLOT    (RNG_SLOT + 1)
+
+/* Everything that has an id, one after the other: disks, NICs, channels. */
+static int item_count(const struct machine_config *c)
+{
+    return c->disk_count + c->net_count + c->channel_count;
+}
+
+/* *ret_option: how the user calls its kind. */
+static const char *item_id(const struct machine_config *c, int i, const char **ret_option)
+{
+    if (i < c->disk_count) {
+        *ret_option = "disk";
+        return c->disks[i].id;
+    }
+    i -= c->disk_count;
+    if (i < c->net_count) {
+        *ret_option = "net";
+        return c->nets[i].id;
+    }
+    *ret_option = "channel";
+    return c->channels[i - c->net_count].id;
+}
 
 void machine_config_free(struct machine_config *c)
 {
@@ -40,28 +63,60 @@ static bool name_is_good(const char *s)
     return true;
 }
 
-/* Ids of disks and NICs share one space: they name sections of the state and objects of the control socket.
- */
+static bool id_is_used_before(const struct machine_config *c, int i, const char *id)
+{
+    const char *option;
+
+    for (int j = 0; j < i; j++)
+        if (!strcmp(item_id(c, j, &option), id))
+            return true;
+    return !strcmp(id, "console"); /* the serial line's output */
+}
+
+/* Ids share one space: they name sections of the state, objects of the control socket, what holds output. */
 static bool check_ids(const struct machine_config *c, Error **errp)
 {
-    const char *ids[MACHINE_DISKS_MAX + MACHINE_NETS_MAX];
-    int n = 0;
+    const char *id, *option;
 
-    for (int i = 0; i < c->disk_count; i++)
-        ids[n++] = c->disks[i].id;
-    for (int i = 0; i < c->net_count; i++)
-        ids[n++] = c->nets[i].id;
-    for (int i = 0; i < n; i++) {
-        if (!name_is_good(ids[i])) {
-            error_setg(errp, "id=%s: an id has letters, digits, '-', '_' and '.' only, and at least one",
-                       ids[i]);
+    for (int i = 0; i < item_count(c); i++) {
+        id = item_id(c, i, &option);
+        if (!name_is_good(id)) {
+            error_setg(errp, "id=%s: an id has letters, digits, '-', '_' and '.' only, and at least one", id);
             return false;
         }
-        for (int j = 0; j < i; j++)
-            if (!strcmp(ids[i], ids[j])) {
-                error_setg(errp, "id=%s is used twice", ids[i]);
-                return false;
-            }
+        if (id_is_used_before(c, i, id)) {
+            error_setg(errp, "id=%s is used twice", id);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool channel_name_is_used_before(const struct machine_config *c, int i)
+{
+    for (int j = 0; j < i; j++)
+        if (c->channels[i].name[0] && !strcmp(c->channels[j].name, c->channels[i].name))
+            return true;
+    return false;
+}
+
+static bool check_channels(const struct machine_config *c, Error **errp)
+{
+    int consoles = 0;
+
+    for (int i = 0; i < c->channel_count; i++) {
+        const struct machine_channel *ch = &c->channels[i];
+
+        if (!(ch->console && !ch->name[0]) && !name_is_good(ch->name)) {
+            error_setg(errp, "channel %s: name=%s: letters, digits, '-', '_' and '.' only, and at least one",
+                       ch->id, ch->name);
+            return false;
+        }
+        consoles += ch->console;
+        if (consoles > 1 || channel_name_is_used_before(c, i)) {
+            error_setg(errp, "channel %s: %s is there twice", ch->id, consoles > 1 ? "console=on" : ch->name);
+            return false;
+        }
     }
     return true;
 }
@@ -82,15 +137,16 @@ static bool check_config(const struct machine_config *c, Error **errp)
         return false;
     }
     if (c->disk_count < 0 || c->disk_count > MACHINE_DISKS_MAX || c->net_count < 0 ||
-        c->net_count > MACHINE_NETS_MAX) {
-        error_setg(errp, "at most %d disks and %d NICs", MACHINE_DISKS_MAX, MACHINE_NETS_MAX);
+        c->net_count > MACHINE_NETS_MAX || c->channel_count < 0 || c->channel_count > MACHINE_CHANNELS_MAX) {
+        error_setg(errp, "at most %d disks, %d NICs and %d channels", MACHINE_DISKS_MAX, MACHINE_NETS_MAX,
+                   MACHINE_CHANNELS_MAX);
         return false;
     }
     if (!c->kernel_size || c->kernel_size > MACHINE_KERNEL_MAX || c->initrd_size > MACHINE_INITRD_MAX) {
         error_setg(errp, "--kernel and --initrd: a kernel of up to 256 MiB and an initrd of up to 2 GiB");
         return false;
     }
-    return check_ids(c, errp);
+    return check_ids(c, errp) && check_channels(c, errp);
 }
 
 static void *copy_of(const void *data, size_t size)
@@ -117,7 +173,8 @@ static void choose_mac(const struct machine_config *c, struct machine_net *n)
 
 bool machine_setup_new(struct machine_setup *ret, const struct machine_config *c, Error **errp)
 {
-    struct machine_setup s = {.config = *c, .rng_slot = RNG_SLOT};
+    struct machine_setup s = {
+        .config = *c, .rng_slot = RNG_SLOT, .console_slot = c->channel_count ? CONSOLE_SLOT : 0};
 
     if (!check_config(c, errp))
         return false;
@@ -203,13 +260,40 @@ static bool map_net(struct machine_setup *s, int i, const struct machine_config 
     return false;
 }
 
-static bool machine_has(const struct machine_config *c, const char *id)
+static bool map_channel(struct machine_setup *s, int i, const struct machine_config *host, Error **errp)
 {
-    for (int i = 0; i < c->disk_count; i++)
-        if (!strcmp(c->disks[i].id, id))
+    struct machine_channel *ch = &s->config.channels[i];
+
+    for (int j = 0; j < host->channel_count; j++)
+        if (!strcmp(host->channels[j].id, ch->id)) {
+            memcpy(ch->socket, host->channels[j].socket, sizeof(ch->socket));
             return true;
-    for (int i = 0; i < c->net_count; i++)
-        if (!strcmp(c->nets[i].id, id))
+        }
+    error_setg(errp,
+               "the machine has a channel %s: say which socket it is on this host with --channel "
+               "id=%s,unix=...",
+               ch->id, ch->id);
+    return false;
+}
+
+/* The i-th of everything that has an id. */
+static bool map_item(struct machine_setup *s, int i, const struct machine_config *host, Error **errp)
+{
+    const struct machine_config *c = &s->config;
+
+    if (i < c->disk_count)
+        return map_disk(s, i, host, errp);
+    i -= c->disk_count;
+    return i < c->net_count ? map_net(s, i, host, errp) : map_channel(s, i - c->net_count, host, errp);
+}
+
+/* One of that kind and id. */
+static bool machine_has(const struct machine_config *c, const char *option, const char *id)
+{
+    const char *o;
+
+    for (int i = 0; i < item_count(c); i++)
+        if (!strcmp(item_id(c, i, &o), id) && !strcmp(o, option))
             return true;
     return false;
 }
@@ -228,22 +312,18 @@ static Error *find_reasons(struct machine_setup *s, const struct machine_config 
 {
     const struct machine_config *c = &s->config;
     Error *all = NULL, *err = NULL;
+    const char *id, *option;
 
-    for (int i = 0; i < c->disk_count + c->net_count; i++) {
-        bool disk = i < c->disk_count;
-
-        if (!(disk ? map_disk(s, i, host, &err) : map_net(s, i - c->disk_count, host, &err)))
+    for (int i = 0; i < item_count(c); i++) {
+        if (!map_item(s, i, host, &err))
             add_reason(&all, err);
         err = NULL;
     }
-    for (int i = 0; i < host->disk_count + host->net_count; i++) {
-        bool disk = i < host->disk_count;
-        const char *id = disk ? host->disks[i].id : host->nets[i - host->disk_count].id;
-
-        if (machine_has(c, id))
+    for (int i = 0; i < item_count(host); i++) {
+        id = item_id(host, i, &option);
+        if (machine_has(c, option, id))
             continue;
-        error_setg(&err, "--%s id=%s: the machine %s has none of that id", disk ? "disk" : "net", id,
-                   c->name);
+        error_setg(&err, "--%s id=%s: the machine %s has none of that id", option, id, c->name);
         add_reason(&all, err);
         err = NULL;
     }

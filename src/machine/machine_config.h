@@ -30,6 +30,7 @@ struct machine_setup {
     uint32_t tsc_khz;
     unsigned disk_slot[MACHINE_DISKS_MAX], net_slot[MACHINE_NETS_MAX];
     unsigned rng_slot;                     /* 0: made before there was one */
+    unsigned console_slot;                 /* of the channels; 0: there are none */
     uint64_t disk_size[MACHINE_DISKS_MAX]; /* 0: not known */
 };
 

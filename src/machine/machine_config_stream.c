@@ -27,6 +27,19 @@ static void save_cpuid(const struct cpuid *c, VMStream *f)
     }
 }
 
+static void save_channels(const struct machine_setup *s, VMStream *f)
+{
+    const struct machine_config *c = &s->config;
+
+    perdure_stream_put_u32(f, s->console_slot);
+    perdure_stream_put_u32(f, (uint32_t)c->channel_count);
+    for (int i = 0; i < c->channel_count; i++) {
+        perdure_stream_put_string(f, c->channels[i].id);
+        perdure_stream_put_string(f, c->channels[i].name);
+        perdure_stream_put_u8(f, c->channels[i].console);
+    }
+}
+
 static void save_devices(const struct machine_setup *s, VMStream *f)
 {
     const struct machine_config *c = &s->config;
@@ -45,6 +58,7 @@ static void save_devices(const struct machine_setup *s, VMStream *f)
         perdure_stream_put_buffer(f, c->nets[i].mac, sizeof(c->nets[i].mac));
     }
     perdure_stream_put_u32(f, s->rng_slot);
+    save_channels(s, f);
 }
 
 static void save_blob(VMStream *f, uint16_t type, const void *data, size_t size)
@@ -117,6 +131,22 @@ static unsigned load_slot(VMStream *f, uint32_t *used, bool optional)
     return slot;
 }
 
+static void load_channels(struct machine_setup *s, VMStream *f, uint32_t *used)
+{
+    struct machine_config *c = &s->config;
+
+    s->console_slot = load_slot(f, used, true);
+    c->channel_count = (int)load_count(f, MACHINE_CHANNELS_MAX, "channels");
+    for (int i = 0; i < c->channel_count; i++) {
+        perdure_stream_get_string(f, c->channels[i].id, sizeof(c->channels[i].id));
+        perdure_stream_get_string(f, c->channels[i].name, sizeof(c->channels[i].name));
+        c->channels[i].console = perdure_stream_get_u8(f) != 0;
+    }
+    if (!s->console_slot != !c->channel_count)
+        perdure_stream_set_error(f, -EINVAL, "configuration: %d channels on PCI slot %u", c->channel_count,
+                                 s->console_slot);
+}
+
 static void load_devices(struct machine_setup *s, VMStream *f, uint16_t format)
 {
     struct machine_config *c = &s->config;
@@ -135,8 +165,10 @@ static void load_devices(struct machine_setup *s, VMStream *f, uint16_t format)
         s->net_slot[i] = load_slot(f, &used, false);
         perdure_stream_get_buffer(f, c->nets[i].mac, sizeof(c->nets[i].mac));
     }
-    if (format >= 2)
-        s->rng_slot = load_slot(f, &used, true);
+    if (format < 2)
+        return;
+    s->rng_slot = load_slot(f, &used, true);
+    load_channels(s, f, &used);
 }
 
 static void load_config(struct machine_setup *s, VMStream *f)

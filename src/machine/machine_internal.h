@@ -10,6 +10,7 @@
 #ifndef MACHINE_MACHINE_INTERNAL_H
 #define MACHINE_MACHINE_INTERNAL_H
 
+#include "machine/channels.h"
 #include "machine/console.h"
 #include "machine/device_table.h"
 #include "machine/dirty_log.h"
@@ -40,6 +41,7 @@ struct Machine {
     struct device_table devices;
     Console *console;
     ConsoleGate *gate;
+    struct channels channels;
 
     struct machine_state state;
     struct task_mutex lock; /* of state, paused, listener, worker's wishes */

@@ -11,7 +11,9 @@ struct ConsoleGate {
     struct held_queue *queue;
     atomic_bool draining; /* until the rest of the queue is written, nothing passes: the order stays */
     void (*write)(void *opaque, const void *buf, size_t n);
+    size_t (*room)(void *opaque); /* NULL: no end of it */
     void *write_opaque;
+    atomic_size_t held; /* bytes in the queue, or on their way out of it */
     void (*writable)(void *opaque);
     void *writable_opaque;
     uint8_t *message; /* HELD_MESSAGE_MAX: the engine's task's */
@@ -24,10 +26,25 @@ void console_gate_set_unsafe_passthrough(bool on)
     atomic_store(&unsafe_passthrough, on);
 }
 
+void console_gate_set_room(ConsoleGate *g, size_t (*room)(void *opaque))
+{
+    g->room = room;
+}
+
+/* How many of n bytes find a place at the end, after those that are held. */
+static size_t fitting(ConsoleGate *g, size_t n)
+{
+    size_t room = g->room ? g->room(g->write_opaque) : SIZE_MAX, held = atomic_load(&g->held);
+
+    if (room <= held)
+        return 0;
+    return n < room - held ? n : room - held;
+}
+
 size_t console_gate_put(ConsoleGate *g, const void *buf, size_t n)
 {
     bool holding = held_queue_holding(g->queue) && !atomic_load(&unsafe_passthrough);
-    struct iovec iov = {(void *)buf, n};
+    struct iovec iov = {(void *)buf, fitting(g, n)};
     enum held_answer answer;
 
     if (holding) {
@@ -36,16 +53,20 @@ size_t console_gate_put(ConsoleGate *g, const void *buf, size_t n)
             iov.iov_len = room;
         if (!iov.iov_len)
             return 0;
+        atomic_fetch_add(&g->held, iov.iov_len);
         answer = held_queue_put(g->queue, &iov, 1);
         if (answer == HELD_TAKEN_FIRST)
             checkpoint_device_output_waiting(&g->device);
-        if (answer != HELD_NOT_HOLDING)
-            return answer == HELD_FULL ? 0 : iov.iov_len;
+        if (answer == HELD_TAKEN || answer == HELD_TAKEN_FIRST)
+            return iov.iov_len;
+        atomic_fetch_sub(&g->held, iov.iov_len);
+        if (answer == HELD_FULL)
+            return 0;
     }
-    if (atomic_load(&g->draining))
+    if (atomic_load(&g->draining) || !iov.iov_len)
         return 0;
-    g->write(g->write_opaque, buf, n);
-    return n;
+    g->write(g->write_opaque, buf, iov.iov_len);
+    return iov.iov_len;
 }
 
 void console_gate_on_writable(ConsoleGate *g, void (*writable)(void *opaque), void *opaque)
@@ -58,8 +79,10 @@ static void release(ConsoleGate *g, uint64_t epoch)
 {
     size_t n;
 
-    while ((n = held_queue_take(g->queue, epoch, g->message)))
+    while ((n = held_queue_take(g->queue, epoch, g->message))) {
         g->write(g->write_opaque, g->message, n);
+        atomic_fetch_sub(&g->held, n);
+    }
     if (g->writable)
         g->writable(g->writable_opaque);
 }
@@ -95,6 +118,8 @@ static void device_teardown(CheckpointDevice *dev, bool discard)
 
     atomic_store(&g->draining, true);
     held_queue_pass(g->queue, discard);
+    if (discard)
+        atomic_store(&g->held, 0);
     release(g, HELD_EVERYTHING);
     atomic_store(&g->draining, false);
     if (g->writable)

@@ -11,7 +11,9 @@
 
 #define DISK_SLOT   1
 #define NIC_SLOT    2
-#define DEVICES     6
+#define RNG_SLOT    17
+#define PORTS_SLOT  18
+#define DEVICES     8
 #define RECORD_MAX  65536
 #define RECORDS_MAX 16
 
@@ -19,9 +21,9 @@ static const uint8_t mac[6] = {0x52, 0x54, 0, 1, 2, 3};
 
 struct machine {
     struct fixture *f;
-    ConsoleGate *gate;
+    ConsoleGate *gate, *hvc;
     Device *devices[DEVICES];
-    struct driver disk, nic;
+    struct driver disk, nic, rng, ports;
     char path[64];
 };
 
@@ -37,9 +39,22 @@ static void discard(void *opaque, const void *buf, size_t n)
     (void)opaque, (void)buf, (void)n;
 }
 
+static size_t little_room(void *opaque)
+{
+    (void)opaque;
+    return 10;
+}
+
+static void nothing(void *opaque)
+{
+    (void)opaque;
+}
+
 static int setup(void **state)
 {
     struct machine *m = calloc(1, sizeof(*m));
+    struct console_port ports[2] = {{.console = true, .room = nothing, .cut = nothing},
+                                    {.name = "agent", .room = nothing, .cut = nothing}};
     struct device_host *h;
     int fd;
 
@@ -56,6 +71,11 @@ static int setup(void **state)
     m->devices[3] = pci_host_new(h, NULL);
     m->devices[4] = virtio_blk_new(h, "root", DISK_SLOT, m->path, false, NULL);
     m->devices[5] = virtio_net_new(h, "net0", NIC_SLOT, mac, net_null_open("net0"), NULL);
+    m->devices[6] = virtio_rng_new(h, RNG_SLOT, NULL);
+    m->hvc = console_gate_new("hvc", discard, NULL, 4096, NULL);
+    console_gate_set_room(m->hvc, little_room);
+    ports[0].gate = ports[1].gate = m->hvc;
+    m->devices[7] = virtio_console_new(h, PORTS_SLOT, ports, 2, NULL);
     for (unsigned i = 0; i < DEVICES; i++)
         assert_non_null(m->devices[i]);
     assert_true(loop_start(h->loop, NULL));
@@ -70,6 +90,7 @@ static int teardown(void **state)
     for (unsigned i = DEVICES; i--;)
         device_destroy(m->devices[i]);
     console_gate_free(m->gate);
+    console_gate_free(m->hvc);
     unlink(m->path);
     fixture_free(m->f);
     free(m);
@@ -94,6 +115,14 @@ static void work(struct machine *m)
     driver_start(&m->nic, driver_offered(&m->nic));
     driver_add(&m->nic, 0, &(struct buffer){DRIVER_BUFFERS + 0x1000, 1526, true}, 1);
     driver_kick(&m->nic, 0);
+    driver_find(&m->rng, m->f, RNG_SLOT);
+    driver_start(&m->rng, driver_offered(&m->rng));
+    driver_add(&m->rng, 0, &(struct buffer){DRIVER_BUFFERS + 0x1000, 64, true}, 1);
+    driver_kick(&m->rng, 0);
+    driver_find(&m->ports, m->f, PORTS_SLOT);
+    driver_start(&m->ports, driver_offered(&m->ports));
+    driver_add(&m->ports, 5, &(struct buffer){DRIVER_BUFFERS, 64, false}, 1);
+    driver_kick(&m->ports, 5);
     serial_input(m->devices[0], "typed", 5);
 }
 

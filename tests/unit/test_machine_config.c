@@ -31,6 +31,13 @@ static struct machine_config *example(void)
     snprintf(c->disks[0].path, sizeof(c->disks[0].path), "%s", disk_path);
     set(c->nets[0].id, "net0");
     set(c->nets[0].tap, "tap7");
+    c->channel_count = 2;
+    set(c->channels[0].id, "agent");
+    set(c->channels[0].name, "org.perdure.agent");
+    set(c->channels[0].socket, "/run/agent");
+    set(c->channels[1].id, "hvc");
+    c->channels[1].console = true;
+    set(c->channels[1].socket, "/run/hvc");
     set(c->console, "null");
     return c;
 }
@@ -98,6 +105,12 @@ static void test_round_trip(void **state)
     assert_memory_equal(t->config.nets[0].mac, s->config.nets[0].mac, 6);
     assert_int_equal(t->config.nets[0].mac[0], 0x52);
     assert_int_equal(t->rng_slot, s->rng_slot);
+    assert_int_equal(t->console_slot, s->console_slot);
+    assert_int_equal(t->config.channel_count, 2);
+    assert_string_equal(t->config.channels[0].id, "agent");
+    assert_string_equal(t->config.channels[0].name, "org.perdure.agent");
+    assert_string_equal(t->config.channels[0].socket, "");
+    assert_true(t->config.channels[1].console && !t->config.channels[0].console);
     drop_setup(t);
     drop_setup(s);
     perdure_stream_close(f);
@@ -132,7 +145,8 @@ static void test_format_1(void **state)
     t->rng_slot = 5;
     assert_true(load_bytes(bytes, size, t));
     assert_string_equal(t->config.nets[0].id, "net0");
-    assert_int_equal(t->rng_slot, 0);
+    assert_int_equal(t->rng_slot + t->console_slot, 0);
+    assert_int_equal(t->config.channel_count, 0);
     free(bytes);
     drop_setup(t);
 }
@@ -232,7 +246,7 @@ static void test_bad_configs(void **state)
     struct machine_config *c;
 
     (void)state;
-    for (int fault = 0; fault < 10; fault++) {
+    for (int fault = 0; fault < 17; fault++) {
         Error *err = NULL;
 
         c = example();
@@ -263,6 +277,27 @@ static void test_bad_configs(void **state)
             break;
         case 8:
             c->disk_count = MACHINE_DISKS_MAX + 1;
+            break;
+        case 10:
+            set(c->channels[0].id, "net0");
+            break;
+        case 11:
+            set(c->channels[0].id, "console"); /* the serial line's */
+            break;
+        case 12:
+            set(c->channels[0].name, "a/b");
+            break;
+        case 13:
+            c->channels[0].name[0] = 0;
+            break;
+        case 14:
+            c->channels[0].console = true; /* a second one */
+            break;
+        case 15:
+            set(c->channels[1].name, c->channels[0].name);
+            break;
+        case 16:
+            c->channel_count = MACHINE_CHANNELS_MAX + 1;
             break;
         case 9:
             free(c->kernel);
@@ -296,7 +331,12 @@ static void test_mapping(void **state)
     assert_true(machine_setup_map(s, host, NULL));
     assert_string_equal(s->config.disks[0].path, disk_path);
     assert_string_equal(s->config.nets[0].tap, "tap7");
+    assert_string_equal(s->config.channels[1].socket, "/run/hvc");
 
+    set(host->channels[0].id, "other");
+    map_fails(s, host, "--channel id=agent,unix=");
+    map_fails(s, host, "--channel id=other");
+    set(host->channels[0].id, "agent");
     set(host->disks[0].id, "data");
     map_fails(s, host, "root");
     set(host->disks[0].id, "root");

@@ -13,7 +13,7 @@
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
 
-#define DRIVER_QUEUES       4
+#define DRIVER_QUEUES       12
 #define DRIVER_SIZE         16u /* of each queue */
 #define DRIVER_QUEUE_GPA(q) (0x10000u + 0x4000u * (q))
 #define DRIVER_BUFFERS      0x40000u /* free for the test from here */
