@@ -23,6 +23,7 @@ LIB_LAYERS  := base stream registry guest block net engine
 PROG_LAYERS := device machine control cli
 
 PACKAGES := jansson gnutls
+PROG_PACKAGES := ncursesw # of the program alone
 CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wvla -Wimplicit-fallthrough -Wstrict-prototypes -Wmissing-prototypes -Werror \
 	-Wno-gnu-variable-sized-type-not-at-end # struct kvm_msrs and its entries; gcc does not know it, nor mind
@@ -31,6 +32,7 @@ ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DPERDURE_VERSION='"$(VERSION)"' -Iinclude
 	$(shell pkg-config --cflags $(PACKAGES))
 ALL_LDFLAGS = -pthread $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 ALL_LIBS = $(shell pkg-config --libs $(PACKAGES))
+PROG_LIBS = $(ALL_LIBS) $(shell pkg-config --libs $(PROG_PACKAGES))
 
 lib_src  := $(foreach l,$(LIB_LAYERS),$(wildcard src/$(l)/*.c))
 prog_src := $(foreach l,$(PROG_LAYERS),$(wildcard src/$(l)/*.c))
@@ -63,7 +65,7 @@ $(B)/libperdure.so: $(lib_obj) src/libperdure.map
 
 $(B)/perdure: $(prog_obj) $(lib_obj)
 	@echo "  LD    $@"
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(PROG_LIBS) -o $@
 
 # Parts with rules of their own.
 include $(sort $(wildcard examples/*.mk guests/*.mk tests/*.mk tests/*/*.mk bench/*.mk scripts/*.mk))

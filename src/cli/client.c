@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/client.h"
+#include "base/task.h"
 #include "control/run_dir.h"
 
 #include <errno.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -14,17 +16,31 @@ struct Client {
     char name[64];
     FILE *in;
     int fd;
+    void (*on_event)(void *opaque, json_t *event);
+    void *on_event_opaque;
 };
 
-static int connect_socket(const char *name, const char *path, Error **errp)
+/* timeout_ns 0: none */
+static void set_timeout(int fd, int64_t timeout_ns)
+{
+    struct timeval tv = {.tv_sec = timeout_ns / NS_PER_S, .tv_usec = timeout_ns % NS_PER_S / NS_PER_US};
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+}
+
+static int connect_socket(const char *name, const char *path, int64_t timeout_ns, Error **errp)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+    set_timeout(fd, timeout_ns);
     memcpy(address.sun_path, path, strlen(path) + 1); /* run_dir_socket() saw to it that it fits */
     if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
         return fd;
-    if (errno == ENOENT || errno == ECONNREFUSED)
+    if (errno == EAGAIN)
+        error_setg_errno(errp, ETIMEDOUT, "%s: its process does not answer", name);
+    else if (errno == ENOENT || errno == ECONNREFUSED)
         error_setg(errp, "no VM named %s runs here (no answer at %s); see perdure list", name, path);
     else
         error_setg_errno(errp, errno, "%s", path);
@@ -33,7 +49,27 @@ static int connect_socket(const char *name, const char *path, Error **errp)
     return -1;
 }
 
-Client *client_open(const char *name, Error **errp)
+/* Nothing came: the time is over, or the process is gone. */
+static void no_answer(Client *c, Error **errp)
+{
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        error_setg_errno(errp, ETIMEDOUT, "%s: its process does not answer", c->name);
+    else
+        error_setg(errp, "%s: its process closed the control connection", c->name);
+}
+
+static json_t *read_message(Client *c, Error **errp)
+{
+    json_t *message;
+
+    errno = 0;
+    message = json_loadf(c->in, JSON_DISABLE_EOF_CHECK, NULL);
+    if (!message)
+        no_answer(c, errp);
+    return message;
+}
+
+Client *client_open_within(const char *name, int64_t timeout_ns, Error **errp)
 {
     char path[108];
     Client *c = calloc(1, sizeof(*c));
@@ -42,14 +78,12 @@ Client *client_open(const char *name, Error **errp)
     if (!c || !run_dir_socket(name, false, path, sizeof(path), errp))
         goto fail;
     snprintf(c->name, sizeof(c->name), "%s", name);
-    c->fd = connect_socket(name, path, errp);
+    c->fd = connect_socket(name, path, timeout_ns, errp);
     if (c->fd < 0)
         goto fail;
     c->in = fdopen(c->fd, "r");
-    greeting = json_loadf(c->in, JSON_DISABLE_EOF_CHECK, NULL);
+    greeting = read_message(c, errp);
     ready = greeting ? client_execute(c, "qmp_capabilities", NULL, errp) : NULL;
-    if (!greeting)
-        error_setg(errp, "%s: no greeting from its control socket", name);
     json_decref(greeting);
     json_decref(ready);
     if (ready)
@@ -60,6 +94,17 @@ Client *client_open(const char *name, Error **errp)
 fail:
     free(c);
     return NULL;
+}
+
+Client *client_open(const char *name, Error **errp)
+{
+    return client_open_within(name, 0, errp);
+}
+
+void client_on_event(Client *c, void (*fn)(void *opaque, json_t *event), void *opaque)
+{
+    c->on_event = fn;
+    c->on_event_opaque = opaque;
 }
 
 static bool send_all(int fd, const char *text)
@@ -83,13 +128,13 @@ static json_t *read_reply(Client *c, Error **errp)
     json_t *reply, *result, *desc;
 
     do {
-        reply = json_loadf(c->in, JSON_DISABLE_EOF_CHECK, NULL);
-        if (!reply) {
-            error_setg(errp, "%s: its process closed the control connection", c->name);
+        reply = read_message(c, errp);
+        if (!reply)
             return NULL;
-        }
         if (!json_object_get(reply, "event"))
             break;
+        if (c->on_event)
+            c->on_event(c->on_event_opaque, reply);
         json_decref(reply);
     } while (true);
     result = json_incref(json_object_get(reply, "return"));
@@ -111,7 +156,7 @@ json_t *client_execute(Client *c, const char *command, json_t *args, Error **err
     free(text);
     json_decref(request);
     if (!sent) {
-        error_setg(errp, "%s: its process closed the control connection", c->name);
+        no_answer(c, errp);
         return NULL;
     }
     return read_reply(c, errp);

@@ -7,13 +7,19 @@
 
 #include <jansson.h>
 #include <perdure/error.h>
+#include <stdint.h>
 
 typedef struct Client Client;
 
 /* To the VM process of that name; past the greeting and qmp_capabilities. */
 Client *client_open(const char *name, Error **errp);
+/* The same, but every wait for the process, now and in later calls, lasts at most timeout_ns. After one that
+ * passed (errno ETIMEDOUT) the connection is of no use any more. */
+Client *client_open_within(const char *name, int64_t timeout_ns, Error **errp);
+/* Events that come while an answer is waited for go to fn: event borrowed. Without one they are skipped. */
+void client_on_event(Client *c, void (*fn)(void *opaque, json_t *event), void *opaque);
 /* Runs a command; args is taken (NULL: none). The return value (owned by the caller), or NULL with the
- * command's error. Events are skipped. */
+ * command's error. */
 json_t *client_execute(Client *c, const char *command, json_t *args, Error **errp);
 void client_close(Client *c); /* NULL is fine */
 

@@ -97,22 +97,19 @@ int cmd_status(int argc, char **argv)
 {
     char name[64] = "";
     struct show show = {0};
-    /* The name may be left out: then all of them. */
-    bool all = argc < 2 || (argc == 2 && !strcmp(argv[1], "--json"));
     const struct option_spec specs[] = {
         {"json", NULL, OPTION_FLAG, &show.json, 0, "for programs"},
-        {all ? NULL : "NAME", NULL, OPTION_STRING, name, sizeof(name),
-         "the machine; without it, all of this host"},
+        {"[NAME]", NULL, OPTION_STRING, name, sizeof(name), "the machine; without it, all of this host"},
         {0},
     };
     int status = options_begin("Role, state and figures of one machine, or of all.", specs, argc, argv);
 
     if (status >= 0)
         return status;
-    if (all)
-        run_dir_each(show_one, &show);
-    else
+    if (name[0])
         show_one(&show, name);
+    else
+        run_dir_each(show_one, &show);
     return show.status;
 }
 

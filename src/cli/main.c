@@ -19,6 +19,7 @@ static const struct {
     {"listen", cmd_listen, "let a machine's process be reached as a standby"},
     {"list", cmd_list, "the virtual machines of this host"},
     {"status", cmd_status, "role, state and figures of one or all"},
+    {"top", cmd_top, "a live view of them"},
     {"stop", cmd_stop, "hold a machine still"},
     {"resume", cmd_resume, "let it run again"},
     {"reset", cmd_reset, "press its reset button"},

@@ -59,7 +59,7 @@ bool parse_on_off(const char *what, const char *text, bool *ret, Error **errp)
 
 static bool is_positional(const struct option_spec *spec)
 {
-    return isupper((unsigned char)spec->name[0]);
+    return isupper((unsigned char)spec->name[0]) || spec->name[0] == '[';
 }
 
 static bool take_value(const struct option_spec *spec, const char *value, Error **errp)
@@ -155,7 +155,7 @@ bool options_parse(const struct option_spec *specs, int argc, char **argv, Error
             positional = next_positional(positional + 1);
         }
     }
-    if (positional->name) {
+    if (positional->name && positional->name[0] != '[') {
         error_setg(errp, "%s is missing (%s); see perdure %s --help", positional->name, positional->help,
                    argv[0]);
         return false;

@@ -32,7 +32,8 @@ struct option_each {
 };
 
 struct option_spec {
-    const char *name;  /* "memory"; a positional argument has a name in capitals: "NAME" */
+    const char *name;  /* "memory"; a positional argument has a name in capitals: "NAME";
+                        * one that may be left out "[NAME]" */
     const char *value; /* what --help calls its value; NULL for a flag */
     enum option_type type;
     void *target;
@@ -40,8 +41,8 @@ struct option_spec {
     const char *help;
 };
 
-/* argv[0] is the command. specs end with a NULL name; positional arguments are required, in the order of the
- * table. */
+/* argv[0] is the command. specs end with a NULL name; positional arguments come in the order of the table,
+ * those that may be left out last. */
 bool options_parse(const struct option_spec *specs, int argc, char **argv, Error **errp);
 void options_help(const char *command, const char *what, const struct option_spec *specs);
 /* The most common frame of a command: prints help (returns 0) or the usage error (2); -1: go on. */

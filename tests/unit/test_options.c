@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 struct values {
-    char name[8], positional[8];
+    char name[8], positional[8], optional[8];
     int64_t number, size, duration;
     bool flag;
 };
@@ -23,6 +23,7 @@ static bool parse(struct values *v, const char *line, Error **errp)
         {"duration", "TIME", OPTION_DURATION, &v->duration, 0, ""},
         {"flag", NULL, OPTION_FLAG, &v->flag, 0, ""},
         {"VM", NULL, OPTION_STRING, v->positional, sizeof(v->positional), "the machine"},
+        {"[MORE]", NULL, OPTION_STRING, v->optional, sizeof(v->optional), "may be left out"},
         {0},
     };
     char copy[200], *argv[20], *save = NULL;
@@ -47,6 +48,9 @@ static void test_good(void **state)
     assert_int_equal(v.duration, 15 * 1000000);
     assert_int_equal(v.number, 7);
     assert_true(v.flag);
+    assert_string_equal(v.optional, "");
+    assert_true(parse(&v, "web --flag more", NULL));
+    assert_string_equal(v.optional, "more");
 }
 
 static void expect_error(const char *line, const char *text)
@@ -72,7 +76,7 @@ static void test_bad(void **state)
     expect_error("web --name", "--name needs a value: NAME");
     expect_error("web --name 12345678", "longer than 7 bytes");
     expect_error("web --nam x", "unknown option --nam");
-    expect_error("web other", "unexpected argument 'other'");
+    expect_error("web more other", "unexpected argument 'other'");
     expect_error("--flag", "VM is missing");
 }
 

@@ -7,7 +7,7 @@ test_objs := $(lib_obj) $(filter-out $(B)/src/cli/main.o,$(prog_obj)) $(guest_im
 
 $(unit_bin): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(test_objs)
 	@echo "  LD    $@"
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -lcmocka -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(PROG_LIBS) -lcmocka -o $@
 
 # It counts allocations.
 $(B)/tests/unit/test_engine_pause: ALL_LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc

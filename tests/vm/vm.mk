@@ -20,7 +20,7 @@ $(B)/tests/vm/vm.o $(vm_bin:=.o): ALL_CFLAGS += -Iguests
 
 $(vm_bin): $(B)/tests/vm/%: $(B)/tests/vm/%.o $(vm_lib) $(test_objs)
 	@echo "  LD    $@"
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(ALL_LIBS) -lcmocka -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(PROG_LIBS) -lcmocka -o $@
 
 # It counts allocations.
 $(B)/tests/vm/test_machine_save: ALL_LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
