@@ -12,7 +12,7 @@
 struct run_options {
     struct vm_options vm;
     int64_t cpus, memory;
-    char kernel[1024], initrd[1024];
+    char kernel[1024], initrd[1024], config[1024];
 };
 
 static bool known_model(const char *name)
@@ -90,6 +90,8 @@ int cmd_run(int argc, char **argv)
                        channel = {machine_option_channel, c};
     const struct option_spec specs[] = {
         {"name", "NAME", OPTION_STRING, c->name, sizeof(c->name), "the machine's name (required)"},
+        {"config", "FILE", OPTION_STRING, o.config, sizeof(o.config),
+         "options from a file, one a line (perdure.conf(5))"},
         {"cpus", "N", OPTION_INT, &o.cpus, 0, "vCPUs (1)"},
         {"memory", "SIZE", OPTION_SIZE, &o.memory, 0, "RAM: 512M, 1G (256M)"},
         {"kernel", "FILE", OPTION_STRING, o.kernel, sizeof(o.kernel),
@@ -99,7 +101,7 @@ int cmd_run(int argc, char **argv)
         {"cpu", "MODEL", OPTION_STRING, c->cpu_model, sizeof(c->cpu_model),
          "host, v2, v3 or v4: what both hosts of a pair have (host)"},
         {"disk", "path=F,id=I", OPTION_EACH, &disk, 0, "a disk; also format=raw, readonly=on"},
-        {"net", "tap=T,id=I", OPTION_EACH, &net, 0, "a NIC on a tap device; also mac=M"},
+        {"net", "tap=T,id=I", OPTION_EACH, &net, 0, "a NIC on a tap; bridge=B instead makes one; also mac=M"},
         {"channel", "unix=F,id=I", OPTION_EACH, &channel, 0,
          "a port of virtio-console as a socket here; also name=N, console=on"},
         {"console", "WHERE", OPTION_STRING, c->console, sizeof(c->console),
@@ -118,6 +120,7 @@ int cmd_run(int argc, char **argv)
     };
     int status;
 
-    status = options_begin("Boots a virtual machine and runs it until it ends.", specs, argc, argv);
+    status =
+        options_begin_with_config("Boots a virtual machine and runs it until it ends.", specs, argc, argv);
     return status >= 0 ? status : run(&o, argv[0]);
 }

@@ -20,6 +20,7 @@ int cmd_stop(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
 int cmd_reset(int argc, char **argv);
 int cmd_powerdown(int argc, char **argv);
+int cmd_shutdown(int argc, char **argv);
 int cmd_quit(int argc, char **argv);
 int cmd_keygen(int argc, char **argv);
 

@@ -81,6 +81,7 @@ bool machine_option_net(void *config, const char *text, Error **errp)
     char mac[20] = "";
     const struct suboption subs[] = {
         {"tap", n.tap, sizeof(n.tap)},
+        {"bridge", n.bridge, sizeof(n.bridge)},
         {"id", n.id, sizeof(n.id)},
         {"mac", mac, sizeof(mac)},
         {NULL, NULL, 0},
@@ -92,8 +93,11 @@ bool machine_option_net(void *config, const char *text, Error **errp)
         error_setg(errp, "more than %d NICs", MACHINE_NETS_MAX);
         return false;
     }
-    if (!n.tap[0]) {
-        error_setg(errp, "tap= is missing: the name of a tap device (ip tuntap add mode tap NAME)");
+    if (!n.tap[0] == !n.bridge[0]) {
+        error_setg(errp, n.tap[0]
+                             ? "give either tap= or bridge="
+                             : "tap= is missing: the name of a tap device (ip tuntap add mode tap NAME), or "
+                               "bridge=, a bridge on which one is made");
         return false;
     }
     if (!n.id[0])

@@ -9,7 +9,7 @@
 
 /* --disk path=F,id=NAME[,format=raw][,readonly=on|off]: config is the struct machine_config. */
 bool machine_option_disk(void *config, const char *text, Error **errp);
-/* --net tap=T,id=NAME[,mac=M] */
+/* --net tap=T|bridge=B,id=NAME[,mac=M] */
 bool machine_option_net(void *config, const char *text, Error **errp);
 /* --channel unix=PATH,id=NAME[,name=NAME][,console=on|off] */
 bool machine_option_channel(void *config, const char *text, Error **errp);

@@ -24,6 +24,7 @@ static const struct {
     {"resume", cmd_resume, "let it run again"},
     {"reset", cmd_reset, "press its reset button"},
     {"powerdown", cmd_powerdown, "press its power button"},
+    {"shutdown", cmd_shutdown, "swap if protected, else power off, and wait"},
     {"quit", cmd_quit, "end a machine's process at once"},
     {"keygen", cmd_keygen, "make a pre-shared key for two hosts"},
 };

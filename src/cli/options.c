@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/options.h"
+#include "cli/config_file.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -192,6 +193,54 @@ int options_begin(const char *what, const struct option_spec *specs, int argc, c
     if (options_parse(specs, argc, argv, &err))
         return -1;
     fprintf(stderr, "perdure %s: %s\n", argv[0], error_get_pretty(err));
+    error_free(err);
+    return 2;
+}
+
+/* What argv says of an option that is looked at before the others; NULL: nothing. */
+static const char *find_value(int argc, char **argv, const char *name)
+{
+    size_t n = strlen(name);
+
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--", 2) || strncmp(argv[i] + 2, name, n))
+            continue;
+        if (argv[i][2 + n] == '=')
+            return argv[i] + 3 + n;
+        if (!argv[i][2 + n] && i + 1 < argc)
+            return argv[i + 1];
+    }
+    return NULL;
+}
+
+static bool take_config_line(void *specs, const char *key, const char *value, Error **errp)
+{
+    char option[64];
+    char *argv[] = {"run", option, (char *)value};
+    int i = 1;
+
+    if (!strcmp(key, "config") || (size_t)snprintf(option, sizeof(option), "--%s", key) >= sizeof(option) ||
+        strchr(key, '=')) {
+        error_setg(errp, "'%s' is no option that a file can have", key);
+        return false;
+    }
+    if (!parse_option(specs, value ? 3 : 2, argv, &i, errp))
+        return false;
+    if (value && i == 1) {
+        error_setg(errp, "'%s' takes no value", key);
+        return false;
+    }
+    return true;
+}
+
+int options_begin_with_config(const char *what, const struct option_spec *specs, int argc, char **argv)
+{
+    const char *path = find_value(argc, argv, "config"), *name = find_value(argc, argv, "name");
+    Error *err = NULL;
+
+    if (!path || config_file_read(path, name, take_config_line, (void *)specs, NULL, &err))
+        return options_begin(what, specs, argc, argv);
+    fprintf(stderr, "perdure %s: --config: %s\n", argv[0], error_get_pretty(err));
     error_free(err);
     return 2;
 }

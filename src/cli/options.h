@@ -48,6 +48,10 @@ void options_help(const char *command, const char *what, const struct option_spe
 /* The most common frame of a command: prints help (returns 0) or the usage error (2); -1: go on. */
 int options_begin(const char *what, const struct option_spec *specs, int argc, char **argv);
 
+/* The same of a command that has --config FILE and --name: the file's lines (config_file.h) come first, what
+ * argv says replaces them, or comes in addition where an option may be there several times. */
+int options_begin_with_config(const char *what, const struct option_spec *specs, int argc, char **argv);
+
 /* "key=value,key=value": takes the value of key out of text (which is changed); a key twice or unknown to
  * keys is an error. */
 struct suboption {

@@ -5,6 +5,7 @@
 #include "control/event_queue.h"
 #include "control/last_resort.h"
 #include "control/listen.h"
+#include "control/notify.h"
 #include "control/qmp_commands.h"
 #include "control/qmp_server.h"
 #include "control/run_dir.h"
@@ -305,6 +306,7 @@ int vm_run(Vm *vm)
                             {.fd = vm->signal_fd, .events = POLLIN}};
     bool saved;
 
+    notify_service("READY=1");
     while (vm->end == VM_END_NONE) {
         if (poll(fds, 2, -1) < 0 && errno != EINTR)
             break;
@@ -313,6 +315,7 @@ int vm_run(Vm *vm)
         handle_signals(vm);
     }
     vm->last_resort = last_resort_new(vm->signal_fd, vm->options.machine.name);
+    notify_service("STOPPING=1");
     saved = save_on_exit(vm);
     event_queue_drain(vm->events, broadcast, vm);
     return saved && (vm->end == VM_END_QUIT || vm->end == VM_END_POWEROFF) ? 0 : 1;

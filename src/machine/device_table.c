@@ -39,7 +39,9 @@ static Device *make_disk(struct device_table *t, int i, Error **errp)
 static Device *make_net(struct device_table *t, int i, Error **errp)
 {
     const struct machine_net *n = &t->setup->config.nets[i];
-    NetPort *tap = n->tap[0] ? net_tap_open(n->id, n->tap, errp) : net_null_open(n->id);
+    NetPort *tap = n->tap[0]      ? net_tap_open(n->id, n->tap, errp)
+                   : n->bridge[0] ? net_tap_open_on_bridge(n->id, n->bridge, errp)
+                                  : net_null_open(n->id);
     NetPort *buffer;
 
     if (!tap)

@@ -44,7 +44,9 @@ struct machine_disk {
 
 struct machine_net {
     char id[32];
-    char tap[16]; /* on this host: never in the stream; empty: no cable */
+    /* On this host, never in the stream: a tap that is there, or a bridge that one is made on; both empty: no
+     * cable. */
+    char tap[16], bridge[16];
     uint8_t mac[6];
 };
 

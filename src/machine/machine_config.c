@@ -253,9 +253,12 @@ static bool map_net(struct machine_setup *s, int i, const struct machine_config 
     for (int j = 0; j < host->net_count; j++)
         if (!strcmp(host->nets[j].id, n->id)) {
             memcpy(n->tap, host->nets[j].tap, sizeof(n->tap));
+            memcpy(n->bridge, host->nets[j].bridge, sizeof(n->bridge));
             return true;
         }
-    error_setg(errp, "the machine has a NIC %s: say which tap it uses on this host with --net id=%s,tap=...",
+    error_setg(errp,
+               "the machine has a NIC %s: say which tap it uses on this host with --net id=%s,tap=..., or on "
+               "which bridge with bridge=...",
                n->id, n->id);
     return false;
 }

@@ -50,6 +50,9 @@ void net_close(NetPort *p);
 
 /* A tap device with IFF_VNET_HDR, by name; it must exist. */
 NetPort *net_tap_open(const char *id, const char *ifname, Error **errp);
+/* A tap of its own, made on that bridge, gone when it is closed. The kernel chooses its name: perdure0, ...
+ */
+NetPort *net_tap_open_on_bridge(const char *id, const char *bridge, Error **errp);
 /* Frames to and from memory, for tests and for a NIC without a cable. */
 NetPort *net_null_open(const char *id);
 

@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <linux/virtio_net.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -112,31 +114,24 @@ static const struct net_port_ops tap_ops = {
     .close = tap_close,
 };
 
-static bool tap_attach(struct tap *t, Error **errp)
+static bool set_interface(struct tap *t, struct ifreq *ifr, Error **errp)
 {
-    struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
     int header = NET_VNET_HDR_SIZE;
 
-    /* The kernel would make one, with nothing behind it: a guest without a network, and nobody knows why. */
-    if (!if_nametoindex(t->name)) {
-        error_setg_errno(errp, ENODEV,
-                         "net %s: there is no tap %s: make it with 'ip tuntap add dev %s mode tap vnet_hdr'",
-                         t->port.id, t->name, t->name);
-        return false;
-    }
-    memcpy(ifr.ifr_name, t->name, sizeof(t->name));
-    if (ioctl(t->fd, TUNSETIFF, &ifr) < 0) {
+    ifr->ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    if (ioctl(t->fd, TUNSETIFF, ifr) < 0) {
         if (errno == EPERM)
             error_setg_errno(
                 errp, EPERM,
                 "net %s: cannot use tap %s: run as root, or let root make it for you with 'ip tuntap add "
                 "dev %s mode tap vnet_hdr user NAME'",
-                t->port.id, t->name, t->name);
+                t->port.id, ifr->ifr_name, ifr->ifr_name);
         else
-            error_setg_errno(errp, errno, "net %s: cannot use tap %s%s", t->port.id, t->name,
+            error_setg_errno(errp, errno, "net %s: cannot use tap %s%s", t->port.id, ifr->ifr_name,
                              errno == EBUSY ? " (does another machine use it?)" : "");
         return false;
     }
+    memcpy(t->name, ifr->ifr_name, sizeof(t->name));
     if (ioctl(t->fd, TUNSETVNETHDRSZ, &header) < 0) {
         error_setg_errno(errp, errno, "net %s: tap %s cannot carry a header of %d bytes", t->port.id, t->name,
                          header);
@@ -145,27 +140,90 @@ static bool tap_attach(struct tap *t, Error **errp)
     return tap_set_offload(&t->port, 0, errp);
 }
 
-NetPort *net_tap_open(const char *id, const char *ifname, Error **errp)
+static bool attach_to_tap(struct tap *t, const char *name, Error **errp)
+{
+    struct ifreq ifr = {0};
+
+    if (strlen(name) >= sizeof(ifr.ifr_name)) {
+        error_setg(errp, "net %s: the name of a tap has at most 15 characters", t->port.id);
+        return false;
+    }
+    /* The kernel would make one, with nothing behind it: a guest without a network, and nobody knows why. */
+    if (!if_nametoindex(name)) {
+        error_setg_errno(errp, ENODEV,
+                         "net %s: there is no tap %s: make it with 'ip tuntap add dev %s mode tap vnet_hdr'",
+                         t->port.id, name, name);
+        return false;
+    }
+    memcpy(ifr.ifr_name, name, strlen(name));
+    return set_interface(t, &ifr, errp);
+}
+
+static bool join_bridge(struct tap *t, int control, const char *bridge, Error **errp)
+{
+    struct ifreq port = {.ifr_ifindex = (int)if_nametoindex(t->name)}, up = {0};
+
+    memcpy(port.ifr_name, bridge, strlen(bridge));
+    memcpy(up.ifr_name, t->name, sizeof(up.ifr_name));
+    if (control < 0 || ioctl(control, SIOCBRADDIF, &port) < 0) {
+        error_setg_errno(errp, errno, "net %s: cannot make %s a port of %s (is it a bridge?)", t->port.id,
+                         t->name, bridge);
+        return false;
+    }
+    if (ioctl(control, SIOCGIFFLAGS, &up) < 0 ||
+        (up.ifr_flags |= IFF_UP, ioctl(control, SIOCSIFFLAGS, &up) < 0)) {
+        error_setg_errno(errp, errno, "net %s: cannot bring %s up", t->port.id, t->name);
+        return false;
+    }
+    return true;
+}
+
+static bool attach_to_bridge(struct tap *t, const char *bridge, Error **errp)
+{
+    struct ifreq ifr = {.ifr_name = "perdure%d"};
+    bool ok = false;
+    int control;
+
+    if (strlen(bridge) >= sizeof(ifr.ifr_name) || !if_nametoindex(bridge)) {
+        error_setg_errno(errp, ENODEV, "net %s: there is no bridge %s", t->port.id, bridge);
+        return false;
+    }
+    control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ok = set_interface(t, &ifr, errp) && join_bridge(t, control, bridge, errp);
+    if (control >= 0)
+        close(control);
+    return ok;
+}
+
+static NetPort *open_tap(const char *id, const char *name,
+                         bool (*attach)(struct tap *t, const char *name, Error **errp), Error **errp)
 {
     struct tap *t = calloc(1, sizeof(*t));
 
-    if (!t || strlen(ifname) >= sizeof(t->name)) {
-        error_setg(errp, "net %s: %s", id,
-                   t ? "the name of a tap has at most 15 characters" : "out of memory");
-        free(t);
+    if (!t) {
+        error_setg(errp, "net %s: out of memory", id);
         return NULL;
     }
     t->port = (NetPort){.ops = &tap_ops, .id = id};
-    memcpy(t->name, ifname, strlen(ifname));
     t->fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (t->fd < 0) {
         error_setg_errno(errp, errno, "net %s: cannot open /dev/net/tun", id);
         free(t);
         return NULL;
     }
-    if (!tap_attach(t, errp)) {
+    if (!attach(t, name, errp)) {
         tap_close(&t->port);
         return NULL;
     }
     return &t->port;
+}
+
+NetPort *net_tap_open(const char *id, const char *ifname, Error **errp)
+{
+    return open_tap(id, ifname, attach_to_tap, errp);
+}
+
+NetPort *net_tap_open_on_bridge(const char *id, const char *bridge, Error **errp)
+{
+    return open_tap(id, bridge, attach_to_bridge, errp);
 }

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <poll.h>
@@ -147,11 +148,56 @@ static void test_tap(void **state)
     assert_null(net_tap_open("net0", "a-name-that-is-too-long", NULL));
 }
 
+/* A tap of its own on a bridge: there while it is open, and it carries frames. */
+static void test_bridge(void **state)
+{
+    static const uint8_t mac[6] = {0x52, 0x54, 0, 7, 8, 10};
+    int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), host;
+    char bridge[IFNAMSIZ];
+    uint8_t frame[2048];
+    Error *err = NULL;
+    NetPort *tap;
+
+    (void)state;
+    snprintf(bridge, sizeof(bridge), "pdb%d", (int)getpid() % 100000);
+    assert_null(net_tap_open_on_bridge("net0", bridge, &err));
+    assert_non_null(strstr(error_get_pretty(err), "there is no bridge"));
+    error_free(err);
+    err = NULL;
+    if (ioctl(control, SIOCBRADDBR, bridge) < 0) {
+        fprintf(stderr, "skipped: no bridge can be made here\n");
+        skip();
+    }
+    assert_null(net_tap_open_on_bridge("net0", "lo", &err));
+    assert_non_null(strstr(error_get_pretty(err), "is it a bridge?"));
+    error_free(err);
+    interface_up(bridge);
+    tap = net_tap_open_on_bridge("net0", bridge, NULL);
+    assert_non_null(tap);
+    host = open_host_side(bridge, 0x8035);
+    /* A port of a bridge without a spanning tree forwards at once. */
+    assert_true(net_announce_rarp(tap, mac));
+    assert_true(wait_readable(host));
+    assert_int_equal(recv(host, frame, sizeof(frame), 0), 60);
+    assert_memory_equal(frame + 6, mac, 6);
+    close(host);
+    net_close(tap);
+    {
+        struct ifreq down = {0};
+
+        memcpy(down.ifr_name, bridge, sizeof(bridge));
+        ioctl(control, SIOCSIFFLAGS, &down);
+    }
+    assert_int_equal(ioctl(control, SIOCBRDELBR, bridge), 0);
+    close(control);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chain),
         cmocka_unit_test(test_tap),
+        cmocka_unit_test(test_bridge),
     };
 
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
