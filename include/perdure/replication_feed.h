@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * ReplicationFeed: what a replicating component tells its other half, through the stream of the checkpoints.
+ *
+ * A ReplicationState (<perdure/replication.h>) says when replication starts, checkpoints and stops; a feed
+ * carries what is replicated. The component on the primary gives messages, whoever checkpoints the machine
+ * sends them in order on the connection that carries everything else, and the feed of the same id on the
+ * secondary receives them. Neither knows what is inside.
+ *
+ * Epochs. Every message belongs to the epoch in which the component gave it out; the epochs of a protection
+ * are 1, 2, 3, ... All messages of N are sent before N is declared complete, none of a later one: the
+ * component counts for itself (its checkpoint device's postsuspend(N) ends N). Before epoch 1 is complete,
+ * and as part of it, the component brings the other half to the same content ("sync"): it asks, the other
+ * half answers.
+ *
+ *     primary                                          secondary
+ *     replication_feeds_ask()    -- question -->       receive() puts a reply
+ *     replication_feeds_answer() <-- reply --          ...
+ *     replication_feeds_next(N)  -- message -->        receive()             as they come, and all before
+ * END(N) END(N)                     -->                   replication_do_checkpoint_all(): N's messages count
+ *
+ * Threads: add, remove and the walks are called by one thread at a time, as those of replication.h. A
+ * component that gives messages from elsewhere (an I/O thread) has its own lock, and tells by
+ * replication_feed_waiting(), from any thread, that something waits or that the running epoch should end.
+ *
+ * Example, a component that replicates a counter:
+ *
+ *     static bool counter_next(void *opaque, uint64_t epoch, VMStream *f)
+ *     {
+ *         struct counter *c = opaque;
+ *
+ *         if (c->sent == c->value || c->epoch > epoch)
+ *             return false;                               // nothing (more) of this epoch
+ *         perdure_stream_put_u64(f, c->sent = c->value);
+ *         return true;
+ *     }
+ *
+ *     static bool counter_receive(void *opaque, VMStream *f, VMStream *reply, Error **errp)
+ *     {
+ *         struct counter *c = opaque;
+ *
+ *         c->received = perdure_stream_get_u64(f);        // counts from the next checkpoint on
+ *         return !perdure_stream_error(f, errp);
+ *     }
+ *
+ *     static const ReplicationFeedOps counter_ops = {.next = counter_next, .receive = counter_receive};
+ *     ReplicationFeed feed = {.id = "counter", .opaque = &c, .ops = &counter_ops};
+ *     replication_feed_add(&feed, &err);
+ */
+#ifndef PERDURE_REPLICATION_FEED_H
+#define PERDURE_REPLICATION_FEED_H
+
+#include <perdure/error.h>
+#include <perdure/stream.h>
+#include <stdint.h>
+
+/* Each may be NULL: nothing to do. f is an open record: the operation puts or gets the message's contents. */
+typedef struct ReplicationFeedOps {
+    /* Primary: puts the next message of an epoch up to this one; false: there is none now. At most
+     * REPLICATION_MESSAGE_MAX bytes. */
+    bool (*next)(void *opaque, uint64_t epoch, VMStream *f);
+    /* Primary: the messages of the running epoch have become so many that it should end. */
+    bool (*full)(void *opaque);
+    /* Primary, the machine runs: puts the sync's next question; false with no error: all is equal, or was
+     * never different. May wait for a disk. */
+    bool (*ask)(void *opaque, VMStream *f, Error **errp);
+    /* Primary: the reply to the last question; what follows from it comes by next(). */
+    bool (*answer)(void *opaque, VMStream *f, Error **errp);
+    /* Primary: bytes that the sync still has to look at. */
+    uint64_t (*left)(void *opaque);
+    /* Secondary: a message, hostile until checked. A question puts its reply; anything else puts nothing. */
+    bool (*receive)(void *opaque, VMStream *f, VMStream *reply, Error **errp);
+} ReplicationFeedOps;
+
+#define REPLICATION_MESSAGE_MAX (1u << 20)
+
+typedef struct ReplicationFeed {
+    const char *id; /* the same on both sides; at most 31 bytes */
+    void *opaque;
+    const ReplicationFeedOps *ops; /* borrowed */
+    /* private to the registry */
+    struct ReplicationFeed *next;
+} ReplicationFeed;
+
+/* feed is borrowed until removed; false if the id is taken, empty or too long. */
+bool replication_feed_add(ReplicationFeed *feed, Error **errp);
+/* Nothing happens if it was not added. */
+void replication_feed_remove(ReplicationFeed *feed);
+
+/* --- for whoever runs the checkpoints --- */
+
+/* Puts into f, between perdure_stream_begin() and _end() of type and id, one record a message: the feed's id
+ * and the contents; every message of an epoch up to this one that waits now, but not much more than budget
+ * bytes. The number of records; 0: nothing waits. */
+unsigned replication_feeds_next(uint64_t epoch, VMStream *f, uint16_t type, uint64_t id, size_t budget);
+bool replication_feeds_full(void);
+/* One question into one record. *ret_asked false: the sync of every feed is over. */
+bool replication_feeds_ask(VMStream *f, uint16_t type, uint64_t id, bool *ret_asked, Error **errp);
+/* f: the reply's record, open. */
+bool replication_feeds_answer(VMStream *f, Error **errp);
+uint64_t replication_feeds_left(void);
+/* f: a message's record, open, closed by this. Where a reply is due it is one record of reply_type in reply
+ * (which is empty before). An id that no feed has is an error by name. */
+bool replication_feeds_receive(VMStream *f, VMStream *reply, uint16_t reply_type, Error **errp);
+
+/* Something waits, or the epoch should end: calls the listener (one; NULL removes it), which must only wake
+ * somebody. */
+void replication_feed_waiting(ReplicationFeed *feed);
+void replication_feeds_set_listener(void (*waiting)(void *opaque), void *opaque);
+
+#endif

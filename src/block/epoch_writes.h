@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Epoch writes: what one epoch writes to the disks of a group, in order, in memory.
+ */
+#ifndef BLOCK_EPOCH_WRITES_H
+#define BLOCK_EPOCH_WRITES_H
+
+#include <perdure/error.h>
+#include <stdint.h>
+
+enum disk_write_kind {
+    DISK_WRITE_DATA,
+    DISK_WRITE_ZERO,   /* size may be large, there is no data */
+    DISK_WRITE_UNMAP,  /* the same, and the space is given back */
+    DISK_WRITE_VERIFY, /* writes nothing: data is the SHA-256 that size bytes at offset have after all before
+                          it */
+};
+
+struct disk_write {
+    struct disk_write *next;
+    enum disk_write_kind kind;
+    uint32_t disk; /* number in the group */
+    uint64_t offset, size;
+    uint32_t data_size;
+    uint8_t data[];
+};
+
+struct epoch_writes {
+    struct epoch_writes *next;
+    uint64_t epoch;
+    struct disk_write *first, **end;
+    uint64_t count, bytes; /* bytes: of memory, roughly */
+};
+
+struct epoch_writes *epoch_writes_new(void); /* NULL: no memory */
+void epoch_writes_free(struct epoch_writes *w);
+/* NULL: no memory. data is uninitialised. */
+struct disk_write *disk_write_new(enum disk_write_kind kind, uint32_t disk, uint64_t offset, uint64_t size,
+                                  uint32_t data_size);
+void epoch_writes_add(struct epoch_writes *w, struct disk_write *d); /* takes d */
+
+#endif

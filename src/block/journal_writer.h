@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Journal writer: the task that makes a backup's acknowledged epochs durable, then writes them in place.
+ *
+ *     put(N) -> [queue] -> append all that waits -> sync -> in place -> (now and then) flush images, release
+ *
+ * put() returns at once while less than backlog_limit bytes wait, else it waits. Images are flushed whenever
+ * the queue is empty, and at the latest after JOURNAL_WRITER_UNFLUSHED bytes, so that a takeover has little
+ * left to do.
+ *
+ * The first error is kept: from then on nothing more is written, put() and drain() fail with it.
+ * Locks: one of its own, a leaf. put, drain and error by one task, figures by any.
+ */
+#ifndef BLOCK_JOURNAL_WRITER_H
+#define BLOCK_JOURNAL_WRITER_H
+
+#include "block/journal.h"
+
+#define JOURNAL_WRITER_UNFLUSHED (16u << 20)
+
+typedef struct JournalWriter JournalWriter;
+
+/* Borrows the images (as many as the journal's identity has disks); takes the journal, also on failure. */
+JournalWriter *journal_writer_new(Journal *j, Block *const *images, uint64_t backlog_limit, Error **errp);
+/* Takes w. */
+bool journal_writer_put(JournalWriter *jw, struct epoch_writes *w, Error **errp);
+/* Waits until all that was put is in place and on the medium. */
+bool journal_writer_drain(JournalWriter *jw, Error **errp);
+/* false: it has failed. Does not wait. */
+bool journal_writer_get_error(JournalWriter *jw, Error **errp);
+uint64_t journal_writer_backlog(JournalWriter *jw);       /* bytes not yet durable */
+uint64_t journal_writer_durable_epoch(JournalWriter *jw); /* the last one that a crash does not undo */
+/* Ends the task: what waits is not written. NULL is fine. */
+void journal_writer_free(JournalWriter *jw);
+
+/* One epoch to the images; also what replay does. Compares for DISK_WRITE_VERIFY, unless replaying. */
+bool epoch_writes_apply(const struct epoch_writes *w, Block *const *images, uint32_t count, bool replaying,
+                        Error **errp);
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Raw: the end of a chain: a file or block device whose bytes are the disk's.
+ *
+ * Requests go through io_uring, many at a time; where the kernel does not offer it (old, or forbidden by a
+ * sandbox) through a few threads. With a loop the completions come on the loop's thread, under its lock and
+ * never while it is parked; without, on a thread of the node.
+ *
+ * Locks, as QEMU's: byte-range locks of the open file description that say what is done to the image (read,
+ * write, resize) and what others may do meanwhile; so QEMU, qemu-img and nbdkit see that an image is in use,
+ * and this side sees theirs. Many may read an image, or one may write it.
+ */
+#ifndef BLOCK_RAW_H
+#define BLOCK_RAW_H
+
+#include "base/loop.h"
+#include "block/block.h"
+
+enum block_raw_engine { BLOCK_RAW_AUTO, BLOCK_RAW_URING, BLOCK_RAW_THREADS };
+
+struct block_raw_options {
+    const char *id, *path; /* borrowed during the call */
+    bool readonly;
+    Loop *loop; /* NULL: completions come on a thread of the node */
+    enum block_raw_engine engine;
+};
+
+Block *block_raw_open(const struct block_raw_options *o, Error **errp);
+/* A new file of size bytes, its space allocated: ENOSPC comes here and not later. It must not exist. */
+bool block_raw_create(const char *path, uint64_t size, Error **errp);
+/* The path as given, for messages and for what lies beside the image. NULL: b is no raw node. */
+const char *block_raw_path(const Block *b);
+
+#endif

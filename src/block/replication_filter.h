@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Replication filter: the node of a writable disk's chain that makes it a member of a replication group
+ * (replication_group.h says what it does in each state). Without replication a request passes with one look
+ * at the group's state.
+ */
+#ifndef BLOCK_REPLICATION_FILTER_H
+#define BLOCK_REPLICATION_FILTER_H
+
+#include "block/replication_group.h"
+
+/* Takes next on success. Members are numbered in the order of their making; ids differ. Made before
+ * replication starts and closed when it is over. */
+Block *replication_filter_new(ReplicationGroup *group, Block *next, Error **errp);
+
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Replication group: the writable disks of one machine, replicated together, so that an epoch takes effect on
+ * all of them or on none. It is one ReplicationState, one CheckpointDevice and one ReplicationFeed ("disks");
+ * its members are the replication filters in the disks' chains (replication_filter.h).
+ *
+ *     ReplicationGroup *group = replication_group_new(&options, &err);
+ *     Block *top = replication_filter_new(group, raw, &err);      // for each disk, in the same order on both
+ * sides
+ *     ...                                                         // the engine walks the registries
+ *     block_close(top);
+ *     replication_group_free(group);
+ *
+ * One state for the whole group, one table, one set_state(); what is not in the table is refused by name:
+ *
+ *     | state      | what the machine's requests do        | start(PRIMARY) | start(SECONDARY) | checkpoint |
+ * stop(false) | stop(true) |
+ *     |------------|---------------------------------------|----------------|------------------|------------|-------------|------------|
+ *     | PASSIVE    | go through                            | FORWARDING     | TARGET           | refused    |
+ * nothing     | nothing    | | FORWARDING | go through; what was written is fed   | refused        | refused
+ * | nothing    | PASSIVE     | PASSIVE    | | TARGET     | fail (EBUSY)                          | refused |
+ * refused          | STANDBY    | PASSIVE     | refused    | | STANDBY    | fail (EBUSY) | refused        |
+ * refused          | (an epoch) | PASSIVE     | PASSIVE    |
+ *
+ * Primary. A write, zero or unmap goes to the local image from the submitter's own buffer (the device has
+ * copied it out of guest RAM: the guest may change the page meanwhile). When it has succeeded locally, and
+ * before its submitter is told, it enters the feed's queue under the number of the running epoch; so whatever
+ * completion is in the RAM of epoch N, its write is in N or before, and what is in flight at the pause is
+ * issued again by a side that takes over. A write that overlaps one in flight waits for it: the queue's order
+ * is the order on the local image. The queue is bounded (queue_limit): beyond it completions wait for the
+ * connection, and nothing is dropped. At half of it the running epoch should end (ReplicationFeedOps.full).
+ *
+ * Sync (disk_sync.h): 64 KiB chunks are compared by SHA-256, and what differs is sent, in the background. A
+ * chunk is locked against writes from its reading to its entry into the queue. Everything that the backup
+ * receives before the first checkpoint it writes to its images at once: until then they are no disks
+ * (disk_record.h: sync-target). The first checkpoint is refused unless the primary has said that the sync is
+ * over; it waits until all of it is on the medium.
+ *
+ * Backup, from then on: an epoch's writes are gathered in memory. checkpoint() gives them to the journal's
+ * writer (journal_writer.h), which appends whole epochs, makes them durable in batches, and then writes them
+ * in place. At backlog_limit bytes checkpoint() waits: acknowledgements are withheld. stop(), in both forms,
+ * drops what no checkpoint covered and waits until everything that one did cover is in place and on the
+ * medium.
+ *
+ * verify: every now and then (replication_group_verify()) the primary feeds the hash of some chunks; the
+ * backup compares when it has applied everything before. A difference is an error.
+ *
+ * Errors: the backup's I/O errors, a full file system, a difference found: kept, and told by get_error(); the
+ * primary's own I/O errors go to the machine, as without replication. (docs/disks.md has the table of
+ * failures.)
+ *
+ * Locks: one, the group's, a leaf but for replication_feed_waiting(). Requests may come on any thread; start,
+ * stop, checkpoint and the feed are called by the engine's session task.
+ */
+#ifndef BLOCK_REPLICATION_GROUP_H
+#define BLOCK_REPLICATION_GROUP_H
+
+#include "block/block.h"
+
+#define REPLICATION_DISKS_MAX  64
+#define REPLICATION_CHUNK_SIZE (64u << 10)
+
+typedef struct ReplicationGroup ReplicationGroup;
+
+struct replication_group_options {
+    char journal[1100];     /* path on this host; made at start(SECONDARY), removed by a stop in order */
+    uint64_t journal_size;  /* 0: 256 MiB */
+    uint64_t queue_limit;   /* primary, bytes; 0: 64 MiB */
+    uint64_t backlog_limit; /* backup, bytes acknowledged and not yet durable; 0: 64 MiB */
+};
+
+/* Registers itself in the three registries. */
+ReplicationGroup *replication_group_new(const struct replication_group_options *o, Error **errp);
+/* Its filters are closed. NULL is fine. */
+void replication_group_free(ReplicationGroup *group);
+
+/* Once, in a process: the implementation of CHECKPOINT_DEVICE_DISK. */
+void replication_group_register(void);
+
+/* Primary, any thread: compare about so many bytes of the disks in this epoch, round and round. */
+void replication_group_verify(ReplicationGroup *group, uint64_t bytes);
+
+struct replication_group_figures {
+    uint64_t sync_left, sync_total; /* bytes to look at */
+    uint64_t sync_sent;             /* bytes that differed */
+    uint64_t queued, backlog;       /* bytes now */
+    uint64_t durable_epoch;         /* backup: the last one in the journal, or in place */
+    uint64_t verified, throttled;   /* bytes compared; completions that had to wait for the queue */
+};
+void replication_group_figures(ReplicationGroup *group, struct replication_group_figures *ret);
+
+#endif
