@@ -6,21 +6,24 @@
  *     virtio-blk -> replication filter -> raw                 (tests: ... -> fault filter -> raw)
  *
  *     Block *raw = block_raw_open(&(struct block_raw_options){.id = "root", .path = "/srv/web.img"}, &err);
- *     Block *top = replication_filter_new(raw, group, &err);   // takes raw
+ *     Block *top = replication_filter_new(group, raw, &err);   // takes raw
  *
  *     r->op = BLOCK_WRITE, r->offset = 0, r->size = 4096, r->data = buf, r->done = on_done, r->opaque = self;
- *     block_submit(top, r);                                    // on_done(r) once, perhaps before this
- * returns
+ *     block_submit(top, r);            // on_done(r) once, perhaps before this returns
  *     ...
- *     block_close(top);                                        // the whole chain; no request is under way
+ *     block_drain(top);                // no request is under way any more
+ *     block_close(top);                // the whole chain
  *
  * Requests: up to the whole disk in size for BLOCK_ZERO, else BLOCK_SIZE_MAX; offset and size are bytes, any
- * alignment. block_submit() checks them against the node, so a driver sees only requests that lie inside and
- * that it may write. Requests under way at the same time may be carried out in any order; whoever needs an
- * order waits for a completion. BLOCK_FLUSH: every write that had completed before it was submitted is on the
- * medium. What was zeroed reads as zeroes, with unmap too: both sides of a pair must be equal afterwards.
+ * alignment. block_submit() checks them against the node (EINVAL outside, EROFS), and one of no bytes ends
+ * there; so a driver sees only what lies inside, is not empty and may be written. Requests under way at the
+ * same time may be carried out in any order; whoever needs an order waits for a completion. BLOCK_FLUSH:
+ * every write that had completed before it was submitted is on the medium. What was zeroed reads as zeroes,
+ * with unmap too: both sides of a pair must be equal afterwards.
  *
  * Ownership: a request and its data belong to the submitter, who does not touch them until done is called.
+ * From then on they are his: done may free the request, or submit it again (a chain that completes at once
+ * then recurses: whoever has many to submit does it in a loop).
  *
  * Threads: block_submit() from any thread. done comes on any thread, with no lock of the chain held; what it
  * may do is the submitter's affair (a device puts the request on a list and wakes its loop). The helpers that
@@ -42,19 +45,22 @@
 typedef struct Block Block;
 
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_ZERO, BLOCK_FLUSH };
+/* "read", "write", "zero", "flush" */
+const char *block_op_name(enum block_op op);
 
 struct block_request {
     /* set by the submitter */
     enum block_op op;
-    bool unmap; /* BLOCK_ZERO: the space may be given back */
-    uint64_t offset, size;
-    void *data; /* READ, WRITE */
+    bool unmap;            /* BLOCK_ZERO: the space may be given back */
+    uint64_t offset, size; /* not for BLOCK_FLUSH */
+    void *data;            /* READ, WRITE */
     void (*done)(struct block_request *r);
     void *opaque;
     /* result */
     int error;
     /* private to the node that has it; the submitter's own before block_submit() and from done on */
     struct block_request *next;
+    uint64_t progress; /* 0 when a node gets it */
     /* private: the nodes that want to see the completion first, the last one on top */
     struct {
         void (*fn)(Block *b, struct block_request *r);
@@ -65,8 +71,11 @@ struct block_request {
 
 struct block_ops {
     const char *name; /* "raw" */
-    /* Ends in block_complete(), or passes r on to b->next. */
+    /* Ends in block_complete(), now or later, or passes r on with block_pass(). */
     void (*submit)(Block *b, struct block_request *r);
+    /* Returns when nothing that b got is under way in b itself: what it holds back it lets go. NULL: it holds
+     * nothing. */
+    void (*drain)(Block *b);
     void (*close)(Block *b); /* frees b, not b->next */
 };
 
@@ -81,17 +90,23 @@ struct Block {
 
 /* --- for those who use a disk --- */
 void block_submit(Block *b, struct block_request *r);
-/* The same and waiting for it; the error names the disk. */
+/* The same and waiting for it; the error names the disk. Of any size. */
 bool block_read(Block *b, uint64_t offset, void *buf, size_t n, Error **errp);
 bool block_write(Block *b, uint64_t offset, const void *buf, size_t n, Error **errp);
 bool block_zero(Block *b, uint64_t offset, uint64_t n, bool unmap, Error **errp);
 bool block_flush(Block *b, Error **errp);
-/* b and all below it. NULL is fine. */
+/* Waits until all that was submitted is done, from the top of the chain to its end; done may come on this
+ * thread. With a raw node that belongs to a loop: lock held, or loop not started. Nobody submits meanwhile
+ * but done. */
+void block_drain(Block *b);
+/* b and all below it; drained. NULL is fine. */
 void block_close(Block *b);
 
 /* --- for nodes --- */
-/* Passes r on to b->next; fn(b, r) is called before whoever waits above. It ends in block_complete(r,
- * r->error), now or later. */
+/* What a filter has in common with the node below it, which it takes: id, size, readonly. */
+void block_init_filter(Block *b, const struct block_ops *ops, Block *next);
+/* Passes r on to b->next; fn(b, r) is called before whoever waits above, and ends in block_complete(r,
+ * r->error), now or later. fn NULL: b does not look at the completion. */
 void block_pass(Block *b, struct block_request *r, void (*fn)(Block *b, struct block_request *r));
 /* The node's part is done: error is 0 or an errno. */
 void block_complete(struct block_request *r, int error);
