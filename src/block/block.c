@@ -35,6 +35,7 @@ static void enter(Block *b, struct block_request *r)
         return;
     }
     r->progress = 0;
+    r->stage = 0;
     b->ops->submit(b, r);
 }
 

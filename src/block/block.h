@@ -61,6 +61,7 @@ struct block_request {
     /* private to the node that has it; the submitter's own before block_submit() and from done on */
     struct block_request *next;
     uint64_t progress; /* 0 when a node gets it */
+    int stage;         /* 0 when a node gets it */
     /* private: the nodes that want to see the completion first, the last one on top */
     struct {
         void (*fn)(Block *b, struct block_request *r);

@@ -4,11 +4,14 @@
  *
  * Requests go through io_uring, many at a time; where the kernel does not offer it (old, or forbidden by a
  * sandbox) through a few threads. With a loop the completions come on the loop's thread, under its lock and
- * never while it is parked; without, on a thread of the node.
+ * never while it is parked; without, on a thread of the node. So with a loop the helpers that wait
+ * (block_read,
+ * ...) need one that runs and is not parked, and a caller that does not hold its lock; open, drain and close
+ * want the lock held, or the loop not started.
  *
- * Locks, as QEMU's: byte-range locks of the open file description that say what is done to the image (read,
- * write, resize) and what others may do meanwhile; so QEMU, qemu-img and nbdkit see that an image is in use,
- * and this side sees theirs. Many may read an image, or one may write it.
+ * Zeroes are made by the file system where it can (a hole for unmap, else an unwritten range), else written.
+ *
+ * Locks (image_lock.h) are QEMU's: many may read an image, or one may write it, whichever program they are.
  */
 #ifndef BLOCK_RAW_H
 #define BLOCK_RAW_H
@@ -16,6 +19,8 @@
 #include "base/loop.h"
 #include "block/block.h"
 
+/* AUTO: io_uring where it works; the environment variable PERDURE_DISK_ENGINE (uring, threads) decides for
+ * tests. URING: an error where it does not. */
 enum block_raw_engine { BLOCK_RAW_AUTO, BLOCK_RAW_URING, BLOCK_RAW_THREADS };
 
 struct block_raw_options {
@@ -26,9 +31,12 @@ struct block_raw_options {
 };
 
 Block *block_raw_open(const struct block_raw_options *o, Error **errp);
-/* A new file of size bytes, its space allocated: ENOSPC comes here and not later. It must not exist. */
+/* A new file of size bytes, its space allocated: ENOSPC comes here and not later. It must not exist. Durable,
+ * the name too, when it returns. */
 bool block_raw_create(const char *path, uint64_t size, Error **errp);
 /* The path as given, for messages and for what lies beside the image. NULL: b is no raw node. */
 const char *block_raw_path(const Block *b);
+/* "io_uring" or "threads". */
+const char *block_raw_engine_name(const Block *b);
 
 #endif

@@ -6,7 +6,7 @@ bad=0
 for file in $(tests/lint/files c | grep '^\(include\|src\)/.*\.h$'); do
     flags="-Iinclude"
     if [[ $file == src/* ]]; then
-        flags="-Iinclude -Isrc -D_GNU_SOURCE $(pkg-config --cflags gnutls jansson 2>/dev/null)"
+        flags="-Iinclude -Isrc -D_GNU_SOURCE $(pkg-config --cflags gnutls jansson liburing 2>/dev/null)"
     elif [ "$(wc -l <"$file")" -ge 300 ]; then
         echo "$file: 300 lines or more"
         bad=1

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "block/raw_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/image_lock.h"
+
+static uint8_t zeroes[256 << 10];
+
+/* --- a request as system calls --- */
+
+static enum raw_zero zero_way(struct raw *raw, enum raw_zero way)
+{
+    while (way < RAW_ZERO_WRITE && __atomic_load_n(&raw->cannot[way], __ATOMIC_RELAXED))
+        way++;
+    return way;
+}
+
+static void next_zero_step(const struct block_request *r, struct raw_step *s)
+{
+    s->call = RAW_FALLOCATE;
+    s->mode =
+        FALLOC_FL_KEEP_SIZE | (r->stage == RAW_ZERO_PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+    if (r->stage != RAW_ZERO_WRITE)
+        return;
+    s->call = RAW_WRITE;
+    s->data = zeroes;
+    if (s->size > sizeof(zeroes))
+        s->size = sizeof(zeroes);
+}
+
+void raw_next_step(struct raw *raw, const struct block_request *r, struct raw_step *ret_step)
+{
+    (void)raw;
+    *ret_step = (struct raw_step){.offset = r->offset + r->progress, .size = r->size - r->progress};
+    switch (r->op) {
+    case BLOCK_READ:
+    case BLOCK_WRITE:
+        ret_step->call = r->op == BLOCK_READ ? RAW_READ : RAW_WRITE;
+        ret_step->data = (uint8_t *)r->data + r->progress;
+        break;
+    case BLOCK_ZERO:
+        next_zero_step(r, ret_step);
+        break;
+    case BLOCK_FLUSH:
+        ret_step->call = RAW_SYNC;
+        break;
+    }
+}
+
+/* The file system cannot make zeroes in this way (or a device not of this alignment): in the next one then.
+ */
+static bool try_other_way(struct raw *raw, struct block_request *r, int error)
+{
+    if (r->op != BLOCK_ZERO || r->stage == RAW_ZERO_WRITE || (error != EOPNOTSUPP && error != EINVAL))
+        return false;
+    if (error == EOPNOTSUPP)
+        __atomic_store_n(&raw->cannot[r->stage], true, __ATOMIC_RELAXED);
+    r->stage = error == EINVAL ? RAW_ZERO_WRITE : zero_way(raw, r->stage + 1);
+    return true;
+}
+
+bool raw_step_done(struct raw *raw, struct block_request *r, int64_t result, int *ret_error)
+{
+    *ret_error = 0;
+    if (result < 0) {
+        if (result == -EINTR || result == -EAGAIN || try_other_way(raw, r, -result))
+            return false;
+        *ret_error = -result;
+        return true;
+    }
+    if (r->op == BLOCK_FLUSH || (r->op == BLOCK_ZERO && r->stage != RAW_ZERO_WRITE))
+        return true;
+    r->progress += result;
+    if (result == 0) /* the file became shorter */
+        *ret_error = EIO;
+    return result == 0 || r->progress == r->size;
+}
+
+/* --- the node --- */
+
+static struct raw *from_block(Block *b)
+{
+    return (struct raw *)b;
+}
+
+static void raw_submit(Block *b, struct block_request *r)
+{
+    struct raw *raw = from_block(b);
+
+    if (r->op == BLOCK_FLUSH && b->readonly) {
+        block_complete(r, 0);
+        return;
+    }
+    if (r->op == BLOCK_ZERO)
+        r->stage = zero_way(raw, r->unmap ? RAW_ZERO_PUNCH : RAW_ZERO_RANGE);
+    raw->engine->submit(raw, r);
+}
+
+static void raw_drain(Block *b)
+{
+    from_block(b)->engine->drain(from_block(b));
+}
+
+static void raw_close(Block *b)
+{
+    struct raw *raw = from_block(b);
+
+    if (raw->engine_state)
+        raw->engine->close(raw);
+    if (raw->fd >= 0)
+        close(raw->fd);
+    free(raw->path);
+    free(raw);
+}
+
+static const struct block_ops raw_ops = {
+    .name = "raw", .submit = raw_submit, .drain = raw_drain, .close = raw_close};
+
+static bool open_image(struct raw *raw, Error **errp)
+{
+    const char *id = raw->block.id;
+    struct stat st;
+    off_t end;
+
+    raw->fd = open(raw->path, (raw->block.readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    if (raw->fd < 0 || fstat(raw->fd, &st) < 0) {
+        error_setg_errno(errp, errno, "disk %s: cannot open image %s%s", id, raw->path,
+                         errno == EACCES || errno == EROFS
+                             ? " for writing (readonly=on needs no permission to write)"
+                             : "");
+        return false;
+    }
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+        error_setg(errp, "disk %s: %s is neither a file nor a block device", id, raw->path);
+        return false;
+    }
+    if (!image_lock(raw->fd, !raw->block.readonly, id, raw->path, errp))
+        return false;
+    end = lseek(raw->fd, 0, SEEK_END);
+    if (end < 0) {
+        error_setg_errno(errp, errno, "disk %s: cannot find the size of image %s", id, raw->path);
+        return false;
+    }
+    raw->block.size = end;
+    return true;
+}
+
+static bool use_engine(struct raw *raw, const struct raw_engine *engine, Error **errp)
+{
+    raw->engine = engine;
+    return engine->open(raw, errp);
+}
+
+static bool open_engine(struct raw *raw, enum block_raw_engine choice, Error **errp)
+{
+    const char *wish = getenv("PERDURE_DISK_ENGINE");
+
+    if (choice == BLOCK_RAW_AUTO && wish && strcmp(wish, "threads") == 0)
+        choice = BLOCK_RAW_THREADS;
+    if (choice == BLOCK_RAW_AUTO && wish && strcmp(wish, "uring") == 0)
+        choice = BLOCK_RAW_URING;
+    if (choice == BLOCK_RAW_URING)
+        return use_engine(raw, &raw_uring, errp);
+    return (choice == BLOCK_RAW_AUTO && use_engine(raw, &raw_uring, NULL)) ||
+           use_engine(raw, &raw_threads, errp);
+}
+
+Block *block_raw_open(const struct block_raw_options *o, Error **errp)
+{
+    struct raw *raw = calloc(1, sizeof(*raw));
+    char *path = strdup(o->path);
+
+    if (!raw || !path) {
+        error_setg(errp, "disk %s: out of memory", o->id);
+        free(raw);
+        free(path);
+        return NULL;
+    }
+    raw->block = (Block){.ops = &raw_ops, .readonly = o->readonly};
+    strncpy(raw->block.id, o->id, sizeof(raw->block.id) - 1);
+    raw->fd = -1;
+    raw->path = path;
+    raw->loop = o->loop;
+    if (open_image(raw, errp) && open_engine(raw, o->engine, errp))
+        return &raw->block;
+    raw_close(&raw->block);
+    return NULL;
+}
+
+const char *block_raw_path(const Block *b)
+{
+    return b->ops == &raw_ops ? ((const struct raw *)b)->path : NULL;
+}
+
+const char *block_raw_engine_name(const Block *b)
+{
+    return b->ops == &raw_ops ? ((const struct raw *)b)->engine->name : NULL;
+}
+
+/* --- a new image --- */
+
+static int write_zeroes(int fd, uint64_t size)
+{
+    for (uint64_t at = 0; at < size;) {
+        ssize_t n = pwrite(fd, zeroes, size - at < sizeof(zeroes) ? size - at : sizeof(zeroes), at);
+
+        if (n < 0 && errno != EINTR)
+            return errno;
+        at += n > 0 ? n : 0;
+    }
+    return 0;
+}
+
+static int allocate(int fd, uint64_t size)
+{
+    int error = !size || fallocate(fd, 0, 0, size) == 0 ? 0 : errno;
+
+    if (error == EOPNOTSUPP)
+        error = write_zeroes(fd, size);
+    if (!error && fsync(fd) < 0)
+        error = errno;
+    return error;
+}
+
+/* The name of path is durable. */
+static int sync_folder(const char *path)
+{
+    char *copy = strdup(path);
+    int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int error = fd < 0 || fsync(fd) < 0 ? errno : 0;
+
+    if (fd >= 0)
+        close(fd);
+    free(copy);
+    return error;
+}
+
+bool block_raw_create(const char *path, uint64_t size, Error **errp)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int error;
+
+    if (fd < 0) {
+        error_setg_errno(errp, errno, "cannot create %s", path);
+        return false;
+    }
+    error = size > INT64_MAX ? EFBIG : allocate(fd, size);
+    close(fd);
+    if (!error)
+        error = sync_folder(path);
+    if (!error)
+        return true;
+    unlink(path);
+    error_setg_errno(errp, error, "cannot create %s of %llu bytes", path, (unsigned long long)size);
+    return false;
+}

@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Raw node: each engine with and without a loop, the calls that a request is made of, new images, and who may
+ * use an image together with whom.
+ */
+#include "block/raw_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/task.h"
+
+#define SIZE (1u << 20)
+
+static char path[64];
+
+static void make_image(const char *folder, size_t size)
+{
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/perdure-test-raw-XXXXXX", folder);
+    fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, size), 0);
+    close(fd);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    make_image("/tmp", SIZE);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    unlink(path);
+    return 0;
+}
+
+static Block *open_with(enum block_raw_engine engine, Loop *loop)
+{
+    Error *err = NULL;
+    Block *b = block_raw_open(
+        &(struct block_raw_options){.id = "root", .path = path, .engine = engine, .loop = loop}, &err);
+
+    if (!b)
+        fail_msg("%s", error_get_pretty(err));
+    return b;
+}
+
+static void close_block(Block *b, Loop *loop)
+{
+    if (loop)
+        loop_lock(loop);
+    block_drain(b);
+    block_close(b);
+    if (loop)
+        loop_unlock(loop);
+}
+
+/* Runs fn with both engines, with and without a loop. */
+static void in_each_way(void (*fn)(Block *b, Loop *loop))
+{
+    for (int engine = BLOCK_RAW_URING; engine <= BLOCK_RAW_THREADS; engine++) {
+        for (int with_loop = 0; with_loop < 2; with_loop++) {
+            Loop *loop = with_loop ? loop_new(NULL) : NULL;
+            Block *b = open_with(engine, loop);
+
+            assert_string_equal(block_raw_engine_name(b), engine == BLOCK_RAW_URING ? "io_uring" : "threads");
+            if (loop)
+                assert_true(loop_start(loop, NULL));
+            fn(b, loop);
+            close_block(b, loop);
+            loop_free(loop);
+        }
+    }
+}
+
+static void read_file(uint64_t offset, void *buf, size_t n)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    assert_int_equal(pread(fd, buf, n, offset), n);
+    close(fd);
+}
+
+static void check_transfers(Block *b, Loop *loop)
+{
+    static char out[70000], in[70000];
+
+    (void)loop;
+    for (size_t i = 0; i < sizeof(out); i++)
+        out[i] = i * 7 + 1;
+    assert_int_equal(b->size, SIZE);
+    assert_string_equal(block_raw_path(b), path);
+    assert_true(block_write(b, 1234, out, sizeof(out), NULL));
+    read_file(1234, in, sizeof(in));
+    assert_memory_equal(in, out, sizeof(out));
+    memset(in, 0, sizeof(in));
+    assert_true(block_read(b, 1234, in, sizeof(in), NULL));
+    assert_memory_equal(in, out, sizeof(out));
+    for (int unmap = 0; unmap < 2; unmap++) {
+        assert_true(block_write(b, 1234, out, sizeof(out), NULL));
+        assert_true(block_zero(b, 1300, 60000, unmap, NULL));
+        memset(in + 66, 'x', 60000);
+        assert_true(block_read(b, 1234, in, sizeof(in), NULL));
+        for (size_t i = 0; i < sizeof(in); i++)
+            assert_int_equal(in[i], i >= 66 && i < 60066 ? 0 : out[i]);
+    }
+    assert_true(block_flush(b, NULL));
+    assert_false(block_read(b, SIZE - 1, in, 2, NULL));
+}
+
+static void test_transfers(void **state)
+{
+    (void)state;
+    in_each_way(check_transfers);
+}
+
+/* Many at once, more than the kernel is given; each is done exactly once, and on the loop where there is one.
+ */
+#define MANY 1000
+
+struct many {
+    Loop *loop;
+    unsigned done; /* atomic */
+    struct block_request r[MANY];
+    uint32_t data[MANY];
+};
+
+static void one_done(struct block_request *r)
+{
+    struct many *m = r->opaque;
+
+    if (m->loop)
+        loop_assert_locked(m->loop);
+    assert_int_equal(r->error, 0);
+    __atomic_add_fetch(&m->done, 1, __ATOMIC_RELEASE);
+}
+
+static void submit_many(Block *b, struct many *m, enum block_op op)
+{
+    __atomic_store_n(&m->done, 0, __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < MANY; i++) {
+        m->r[i] = (struct block_request){
+            .op = op, .offset = 512 * i, .size = 4, .data = &m->data[i], .done = one_done, .opaque = m};
+        block_submit(b, &m->r[i]);
+    }
+}
+
+static void wait_many(struct many *m)
+{
+    while (__atomic_load_n(&m->done, __ATOMIC_ACQUIRE) < MANY)
+        task_sleep_until(clock_now() + NS_PER_MS);
+}
+
+static void check_many(Block *b, Loop *loop)
+{
+    struct many *m = calloc(1, sizeof(*m));
+
+    m->loop = loop;
+    for (unsigned i = 0; i < MANY; i++)
+        m->data[i] = i + 1;
+    submit_many(b, m, BLOCK_WRITE);
+    wait_many(m);
+    memset(m->data, 0, sizeof(m->data));
+    submit_many(b, m, BLOCK_READ);
+    wait_many(m);
+    for (unsigned i = 0; i < MANY; i++)
+        assert_int_equal(m->data[i], i + 1);
+    submit_many(b, m, BLOCK_FLUSH);
+    if (loop)
+        loop_lock(loop);
+    block_drain(b); /* completes here what has not yet completed elsewhere */
+    if (loop)
+        loop_unlock(loop);
+    assert_int_equal(__atomic_load_n(&m->done, __ATOMIC_ACQUIRE), MANY);
+    free(m);
+}
+
+static void test_many(void **state)
+{
+    (void)state;
+    in_each_way(check_many);
+}
+
+/* While the loop is parked nothing completes. */
+static void check_parked(Block *b, Loop *loop)
+{
+    struct many *m;
+
+    if (!loop)
+        return;
+    m = calloc(1, sizeof(*m));
+    m->loop = loop;
+    loop_park(loop);
+    submit_many(b, m, BLOCK_READ);
+    task_sleep_until(clock_now() + 20 * NS_PER_MS);
+    assert_int_equal(__atomic_load_n(&m->done, __ATOMIC_ACQUIRE), 0);
+    loop_unpark(loop);
+    wait_many(m);
+    free(m);
+}
+
+static void test_parked(void **state)
+{
+    (void)state;
+    in_each_way(check_parked);
+}
+
+/* A file that became shorter: an error, not bytes from nowhere. */
+static void check_shorter(Block *b, Loop *loop)
+{
+    char buf[1024];
+    Error *err = NULL;
+
+    (void)loop;
+    assert_int_equal(truncate(path, SIZE / 2), 0);
+    assert_false(block_read(b, SIZE / 2 - 512, buf, 1024, &err));
+    assert_int_equal(error_get_errno(err), EIO);
+    error_free(err);
+    assert_int_equal(truncate(path, SIZE), 0);
+}
+
+static void test_shorter(void **state)
+{
+    (void)state;
+    in_each_way(check_shorter);
+}
+
+/* The memory file system has holes and no unwritten ranges: zeroes are written then. */
+static void test_zero_fallback(void **state)
+{
+    (void)state;
+    unlink(path);
+    make_image("/dev/shm", SIZE);
+    in_each_way(check_transfers);
+}
+
+static void test_steps(void **state)
+{
+    struct raw raw = {.fd = -1};
+    struct block_request r = {.op = BLOCK_WRITE, .offset = 1000, .size = 500, .data = (void *)0x10000};
+    struct raw_step s;
+    int error = -1;
+
+    (void)state;
+    assert_false(raw_step_done(&raw, &r, 200, &error)); /* short: goes on behind it */
+    raw_next_step(&raw, &r, &s);
+    assert_int_equal(s.call, RAW_WRITE);
+    assert_int_equal(s.offset, 1200);
+    assert_int_equal(s.size, 300);
+    assert_ptr_equal(s.data, (void *)(0x10000 + 200));
+    assert_false(raw_step_done(&raw, &r, -EINTR, &error));
+    assert_false(raw_step_done(&raw, &r, 299, &error));
+    assert_true(raw_step_done(&raw, &r, 1, &error));
+    assert_int_equal(error, 0);
+    r.progress = 0;
+    assert_true(raw_step_done(&raw, &r, 0, &error));
+    assert_int_equal(error, EIO);
+    assert_true(raw_step_done(&raw, &r, -ENOSPC, &error));
+    assert_int_equal(error, ENOSPC);
+}
+
+static void test_zero_steps(void **state)
+{
+    struct raw raw = {.fd = -1};
+    struct block_request r = {.op = BLOCK_ZERO, .unmap = true, .offset = 512, .size = 1 << 20};
+    struct raw_step s;
+    int error = -1;
+
+    (void)state;
+    raw_next_step(&raw, &r, &s);
+    assert_int_equal(s.call, RAW_FALLOCATE);
+    assert_int_equal(s.mode, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE);
+    assert_false(raw_step_done(&raw, &r, -EOPNOTSUPP, &error));
+    raw_next_step(&raw, &r, &s);
+    assert_int_equal(s.mode, FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE);
+    assert_false(raw_step_done(&raw, &r, -EINVAL, &error)); /* this one is not aligned for the device */
+    raw_next_step(&raw, &r, &s);
+    assert_int_equal(s.call, RAW_WRITE);
+    assert_int_equal(s.offset, 512);
+    assert_false(raw_step_done(&raw, &r, s.size, &error));
+    while (r.progress < r.size) {
+        raw_next_step(&raw, &r, &s);
+        assert_int_equal(s.offset, 512 + r.progress);
+        assert_true(s.size <= r.size - r.progress);
+        if (raw_step_done(&raw, &r, s.size, &error))
+            break;
+    }
+    assert_int_equal(error, 0);
+    assert_int_equal(r.progress, r.size);
+    assert_true(raw.cannot[RAW_ZERO_PUNCH]);
+    assert_false(raw.cannot[RAW_ZERO_RANGE]);
+    r = (struct block_request){.op = BLOCK_ZERO, .stage = RAW_ZERO_RANGE, .size = 512};
+    assert_true(raw_step_done(&raw, &r, -ENOSPC, &error));
+    assert_int_equal(error, ENOSPC);
+}
+
+static void test_create(void **state)
+{
+    struct stat st;
+    Error *err = NULL;
+
+    (void)state;
+    assert_false(block_raw_create(path, SIZE, &err)); /* it exists */
+    assert_int_equal(error_get_errno(err), EEXIST);
+    error_free(err);
+    unlink(path);
+    assert_true(block_raw_create(path, SIZE, NULL));
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, SIZE);
+    assert_true(st.st_blocks * 512ll >= SIZE);
+    assert_int_equal(st.st_mode & 077, 0);
+    unlink(path);
+    err = NULL;
+    assert_false(block_raw_create(path, UINT64_C(1) << 60, &err)); /* more than there is */
+    assert_non_null(strstr(error_get_pretty(err), path));
+    error_free(err);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_false(block_raw_create(path, UINT64_MAX, NULL));
+    assert_false(block_raw_create("/nonexistent/image", SIZE, NULL));
+}
+
+/* --- where io_uring is forbidden --- */
+
+static void forbid_io_uring(int error)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        _exit(10);
+}
+
+static int in_sandbox(void)
+{
+    struct block_raw_options o = {.id = "root", .path = path};
+    Error *err = NULL;
+    Block *b = block_raw_open(&o, NULL);
+    char c = 'x';
+
+    if (!b || strcmp(block_raw_engine_name(b), "threads") != 0 || !block_write(b, 0, &c, 1, NULL))
+        return 1;
+    block_close(b);
+    o.engine = BLOCK_RAW_URING;
+    if (block_raw_open(&o, &err) || !strstr(error_get_pretty(err), "io_uring"))
+        return 2;
+    error_free(err);
+    return 0;
+}
+
+static void test_sandbox(void **state)
+{
+    static const int errors[] = {EPERM, ENOSYS};
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        pid_t pid = fork();
+        int status;
+
+        if (pid == 0) {
+            forbid_io_uring(errors[i]);
+            _exit(in_sandbox());
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+    }
+}
+
+static void test_environment(void **state)
+{
+    static const char *const wishes[][2] = {{"threads", "threads"}, {"uring", "io_uring"}};
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        Block *b;
+
+        setenv("PERDURE_DISK_ENGINE", wishes[i][0], 1);
+        b = open_with(BLOCK_RAW_AUTO, NULL);
+        assert_string_equal(block_raw_engine_name(b), wishes[i][1]);
+        block_close(b);
+    }
+    unsetenv("PERDURE_DISK_ENGINE");
+}
+
+/* --- who else uses the image --- */
+
+static Block *try_open(bool readonly, Error **errp)
+{
+    return block_raw_open(&(struct block_raw_options){.id = "root", .path = path, .readonly = readonly},
+                          errp);
+}
+
+static void assert_refused(bool readonly)
+{
+    Error *err = NULL;
+
+    assert_null(try_open(readonly, &err));
+    assert_non_null(strstr(error_get_pretty(err), "disk root"));
+    assert_non_null(strstr(error_get_pretty(err), path));
+    assert_non_null(strstr(error_get_pretty(err), "stop that"));
+    error_free(err);
+}
+
+static void test_locks(void **state)
+{
+    Block *first, *second;
+
+    (void)state;
+    first = try_open(false, NULL);
+    assert_non_null(first);
+    assert_refused(false);
+    assert_refused(true);
+    block_close(first);
+    first = try_open(true, NULL);
+    second = try_open(true, NULL);
+    assert_true(first && second);
+    assert_refused(false);
+    block_close(first);
+    assert_refused(false);
+    block_close(second);
+    first = try_open(false, NULL);
+    assert_non_null(first);
+    block_close(first);
+}
+
+static void test_refusals(void **state)
+{
+    Error *err = NULL;
+
+    (void)state;
+    assert_null(block_raw_open(&(struct block_raw_options){.id = "a", .path = "/nonexistent/image"}, &err));
+    assert_non_null(strstr(error_get_pretty(err), "/nonexistent/image"));
+    error_free(err);
+    err = NULL;
+    assert_null(
+        block_raw_open(&(struct block_raw_options){.id = "a", .path = "/tmp", .readonly = true}, &err));
+    assert_non_null(strstr(error_get_pretty(err), "neither"));
+    error_free(err);
+}
+
+/* The exit status of one of QEMU's programs on the image; its words are in the test's log. */
+static int run(const char *format)
+{
+    char command[256];
+    int status;
+
+    snprintf(command, sizeof(command), format, path);
+    status = system(command);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) < 126); /* it is installed */
+    return WEXITSTATUS(status);
+}
+
+#define QEMU_WRITES "qemu-io -f raw -c 'write 0 512' %s"
+#define QEMU_READS  "p=%s; qemu-img convert -f raw -O raw $p $p.copy; s=$?; rm -f $p.copy; exit $s"
+
+static void test_qemu_is_refused(void **state)
+{
+    Block *b = try_open(false, NULL);
+
+    (void)state;
+    assert_non_null(b);
+    assert_int_not_equal(run(QEMU_WRITES), 0);
+    assert_int_not_equal(run("qemu-img resize -f raw %s 2M"), 0);
+    assert_int_not_equal(run(QEMU_READS), 0);
+    assert_int_equal(run("qemu-img info -U -f raw %s"), 0); /* who knows what he does may look */
+    block_close(b);
+    b = try_open(true, NULL);
+    assert_int_not_equal(run(QEMU_WRITES), 0);
+    assert_int_equal(run(QEMU_READS), 0);
+    block_close(b);
+    assert_int_equal(run(QEMU_WRITES), 0);
+}
+
+static pid_t start_qemu(const char *options)
+{
+    char drive[128];
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        snprintf(drive, sizeof(drive), "if=none,id=d,format=raw,file=%s%s", path, options);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execlp("qemu-system-x86_64", "qemu-system-x86_64", "-nodefaults", "-display", "none", "-S", "-accel",
+               "tcg", "-drive", drive, "-device", "virtio-blk-pci,drive=d", (char *)NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+/* QEMU's machine has the image once somebody forbids others to write it. */
+static void wait_for_qemu(pid_t pid)
+{
+    struct flock fl;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+
+    do {
+        task_sleep_until(clock_now() + 10 * NS_PER_MS);
+        assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+        fl = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1};
+        assert_int_equal(fcntl(fd, F_OFD_GETLK, &fl), 0);
+    } while (fl.l_type == F_UNLCK);
+    close(fd);
+}
+
+static void test_machine_of_qemu(void **state)
+{
+    pid_t pid = start_qemu("");
+    Block *b;
+
+    (void)state;
+    wait_for_qemu(pid);
+    assert_refused(false);
+    assert_refused(true);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+
+    pid = start_qemu(",readonly=on");
+    wait_for_qemu(pid);
+    assert_refused(false);
+    b = try_open(true, NULL); /* two readers */
+    assert_non_null(b);
+    block_close(b);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+#define WITH_IMAGE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH_IMAGE(test_transfers),
+        WITH_IMAGE(test_many),
+        WITH_IMAGE(test_parked),
+        WITH_IMAGE(test_shorter),
+        WITH_IMAGE(test_zero_fallback),
+        cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_zero_steps),
+        WITH_IMAGE(test_create),
+        WITH_IMAGE(test_sandbox),
+        WITH_IMAGE(test_environment),
+        WITH_IMAGE(test_locks),
+        WITH_IMAGE(test_refusals),
+        WITH_IMAGE(test_qemu_is_refused),
+        WITH_IMAGE(test_machine_of_qemu),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
