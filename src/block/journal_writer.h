@@ -33,8 +33,4 @@ uint64_t journal_writer_durable_epoch(JournalWriter *jw); /* the last one that a
 /* Ends the task: what waits is not written. NULL is fine. */
 void journal_writer_free(JournalWriter *jw);
 
-/* One epoch to the images; also what replay does. Compares for DISK_WRITE_VERIFY, unless replaying. */
-bool epoch_writes_apply(const struct epoch_writes *w, Block *const *images, uint32_t count, bool replaying,
-                        Error **errp);
-
 #endif
