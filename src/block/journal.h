@@ -5,18 +5,25 @@
  * so that an epoch is on all of them or on none.
  *
  * Layout (docs/disk-format.md, octet by octet): a header of 4 KiB, written once, names the pair and the
- * disks; then two segments of equal size. A segment begins with its own header {sequence, CRC}; then epochs:
- * each is a head {sequence, epoch, counts, size, CRC of all of it} with its writes. Epochs are appended to
- * one segment until it is full; then the other is begun, with the next sequence, as soon as everything in it
- * is in place and on the medium (journal_release()). An epoch whose CRC or sequence is not right ends its
- * segment: nothing after a torn epoch counts, and nothing of an older use of the segment does.
+ * disks; two release marks, written in turn; then two segments of equal size. Epochs are numbered as they are
+ * appended: 1, 2, 3, ... Each is a head {number, epoch, counts, size, CRC of all of it} with its writes, and
+ * begins at a multiple of 4 KiB, so that writing it cannot harm the one before.
+ *
+ *     | header | mark | mark | epoch 8, epoch 9, epoch 10, free ... | epoch 5, epoch 6, epoch 7, free |
+ *                              current segment                        the other one
+ *
+ * Epochs are appended to one segment until it is full; then the other is begun, as soon as everything in it
+ * is in place and on the medium (journal_release()). Before its first octet is overwritten a mark says up to
+ * which number that is, and one sync makes durable both the mark and the segment that is full.
  *
  *     append(N), append(N+1), sync          N and N+1 are durable: they may be written in place
  *     ... in place, images flushed ...      journal_release(): the segments before may be used again
  *
- * After a crash: journal_replay() gives every whole epoch, from the oldest that is needed to the newest that
- * is whole, in order; applied again over images that hold some of them already they give the newest:
- * whole-epoch content.
+ * After a crash: journal_replay() gives every whole epoch after the newest mark, in order, up to the first
+ * one that is not whole: nothing after a torn epoch counts, and nothing of an older use of a segment, whose
+ * numbers do not follow. Applied over images that hold some of them already, in part or whole, they give the
+ * newest: whole-epoch content. What was durable once and is not whole now is damage, and refused by name:
+ * each head says up to which number all was durable when it was written.
  *
  * On a Block, so that the simulator and the crash tests give it theirs. One task at a time. Everything read
  * is checked before it is used: a journal is a file that anybody may have damaged.
@@ -28,7 +35,7 @@
 #include "block/epoch_writes.h"
 
 #define JOURNAL_DISKS_MAX 64
-#define JOURNAL_SIZE_MIN  (1u << 20)
+#define JOURNAL_SIZE_MIN  (64u << 10) /* it works; a machine's should hold many epochs */
 
 typedef struct Journal Journal;
 
@@ -51,15 +58,18 @@ void journal_close(Journal *j); /* NULL is fine */
 const struct journal_identity *journal_get_identity(const Journal *j);
 
 /* false with errp untouched and *ret_full: no room until a release. An epoch larger than a segment is an
- * error. */
+ * error, and so is one that is not newer than the last, or a write that lies outside its disk. After an error
+ * nothing more may be appended. */
 bool journal_append(Journal *j, const struct epoch_writes *w, bool *ret_full, Error **errp);
 /* What was appended is durable. */
 bool journal_sync(Journal *j, Error **errp);
-/* Every epoch up to this one is in place, and the images are flushed. */
-bool journal_release(Journal *j, uint64_t epoch, Error **errp);
+/* Every epoch up to this one is in place, and the images are flushed. It becomes durable when it matters:
+ * when a segment is used again. */
+void journal_release(Journal *j, uint64_t epoch);
 
-/* fn for each whole epoch in order, until it returns false. *ret_last: the newest epoch, 0 if there is none.
- */
+/* fn for each whole epoch in order, until it returns false. *ret_last: the epoch that the images hold after
+ * it, 0 if there was none: the newest one here, or, if none is here, the newest one that was released. The
+ * images must be flushed before the journal is removed or used again. */
 bool journal_replay(Journal *j, bool (*fn)(void *opaque, const struct epoch_writes *w, Error **errp),
                     void *opaque, uint64_t *ret_last, Error **errp);
 
