@@ -5,7 +5,8 @@
  * A ReplicationState (<perdure/replication.h>) says when replication starts, checkpoints and stops; a feed
  * carries what is replicated. The component on the primary gives messages, whoever checkpoints the machine
  * sends them in order on the connection that carries everything else, and the feed of the same id on the
- * secondary receives them. Neither knows what is inside.
+ * secondary receives them. Neither knows what is inside. Both ends of a message must agree on it, so a feed
+ * begins with a message that says what it is about, and checks on the other side that this is the same.
  *
  * Epochs. Every message belongs to the epoch in which the component gave it out; the epochs of a protection
  * are 1, 2, 3, ... All messages of N are sent before N is declared complete, none of a later one: the
@@ -56,13 +57,14 @@
 
 /* Each may be NULL: nothing to do. f is an open record: the operation puts or gets the message's contents. */
 typedef struct ReplicationFeedOps {
-    /* Primary: puts the next message of an epoch up to this one; false: there is none now. At most
-     * REPLICATION_MESSAGE_MAX bytes. */
+    /* Primary: puts the next message of an epoch up to this one; false: there is none now, and what was put
+     * (less than PERDURE_STREAM_CHUNK) is taken back. At most REPLICATION_MESSAGE_MAX bytes. */
     bool (*next)(void *opaque, uint64_t epoch, VMStream *f);
     /* Primary: the messages of the running epoch have become so many that it should end. */
     bool (*full)(void *opaque);
     /* Primary, the machine runs: puts the sync's next question; false with no error: all is equal, or was
-     * never different. May wait for a disk. */
+     * never different. May wait for a disk. One question at a time: the next is asked when the last was
+     * answered, and what followed from it was taken by next(). */
     bool (*ask)(void *opaque, VMStream *f, Error **errp);
     /* Primary: the reply to the last question; what follows from it comes by next(). */
     bool (*answer)(void *opaque, VMStream *f, Error **errp);
@@ -82,7 +84,8 @@ typedef struct ReplicationFeed {
     struct ReplicationFeed *next;
 } ReplicationFeed;
 
-/* feed is borrowed until removed; false if the id is taken, empty or too long. */
+/* feed is borrowed until removed; false if the id is taken, empty or too long. Not from inside an operation
+ * of a feed, and remove neither. */
 bool replication_feed_add(ReplicationFeed *feed, Error **errp);
 /* Nothing happens if it was not added. */
 void replication_feed_remove(ReplicationFeed *feed);
@@ -94,9 +97,10 @@ void replication_feed_remove(ReplicationFeed *feed);
  * bytes. The number of records; 0: nothing waits. */
 unsigned replication_feeds_next(uint64_t epoch, VMStream *f, uint16_t type, uint64_t id, size_t budget);
 bool replication_feeds_full(void);
-/* One question into one record. *ret_asked false: the sync of every feed is over. */
+/* One question into one record; the feeds are asked in order. *ret_asked false: the sync of every feed is
+ * over. */
 bool replication_feeds_ask(VMStream *f, uint16_t type, uint64_t id, bool *ret_asked, Error **errp);
-/* f: the reply's record, open. */
+/* f: the reply's record, open, closed by this. It must be of the feed that was asked last. */
 bool replication_feeds_answer(VMStream *f, Error **errp);
 uint64_t replication_feeds_left(void);
 /* f: a message's record, open, closed by this. Where a reply is due it is one record of reply_type in reply

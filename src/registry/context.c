@@ -17,9 +17,11 @@ void registry_context_free(struct registry_context *c)
     if (!c)
         return;
     assert(c != current && c != &process_context);
-    assert(!c->replication.first && !c->checkpoint.first && !c->savevm.first);
+    assert(!c->replication.first && !c->feeds.first && !c->checkpoint.first && !c->savevm.first);
     if (c->checkpoint.lock_ready)
         task_mutex_destroy(&c->checkpoint.lock);
+    if (c->feeds.lock_ready)
+        task_mutex_destroy(&c->feeds.lock);
     free(c);
 }
 

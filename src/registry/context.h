@@ -13,6 +13,7 @@
 #include "base/task.h"
 #include <perdure/checkpoint_device.h>
 #include <perdure/replication.h>
+#include <perdure/replication_feed.h>
 #include <perdure/savevm.h>
 
 struct replication_walk;
@@ -47,8 +48,19 @@ struct savevm_list {
     int walks; /* under way: entries may not go */
 };
 
+struct feed_list {
+    ReplicationFeed *first;
+    ReplicationFeed *asked; /* its question waits for a reply; NULL: none */
+    int walks;              /* under way: feeds may not come or go */
+    bool lock_ready;
+    struct task_mutex lock; /* of what follows */
+    void (*listener)(void *opaque);
+    void *listener_opaque;
+};
+
 struct registry_context {
     struct replication_list replication;
+    struct feed_list feeds;
     struct checkpoint_layer checkpoint;
     struct savevm_list savevm;
 };

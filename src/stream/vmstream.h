@@ -21,6 +21,8 @@ VMStream *vmstream_new_reader(Channel *ch);
  * verbatim to the memory stream out; closes it. Refused with a sticky error on in when out would grow beyond
  * limit bytes. */
 void vmstream_copy_record(VMStream *in, VMStream *out, size_t limit);
+/* Writer: takes back the open record, into which at most PERDURE_STREAM_CHUNK bytes were put. */
+void vmstream_cancel(VMStream *f);
 /* Takes err as the sticky error, if it is the first. */
 void vmstream_take_error(VMStream *f, Error *err);
 /* A second look at a memory stream's frames: a reader over them (borrowed). */

@@ -76,12 +76,14 @@ static void finish_frame(VMStream *f, uint16_t flags)
 {
     put_header(f, flags, f->buf + f->frame_at + FRAME_HEADER_SIZE, body_size(f));
     f->frame_at = f->used;
+    f->continued = flags & FRAME_MORE;
 }
 
 /* The open frame is empty: a full body, which more will follow, goes out from where it is. */
 static bool put_direct(VMStream *f, const void *body)
 {
     put_header(f, FRAME_MORE, body, PERDURE_STREAM_CHUNK);
+    f->continued = true;
     write_out(f, body, PERDURE_STREAM_CHUNK);
     return !f->err && begin_frame(f);
 }
@@ -105,7 +107,20 @@ void perdure_stream_begin(VMStream *f, uint16_t type, uint64_t id)
         return;
     f->type = type;
     f->id = id;
+    f->continued = false;
     f->in_record = begin_frame(f);
+}
+
+void vmstream_cancel(VMStream *f)
+{
+    if (!can_write(f, true))
+        return;
+    if (f->continued) {
+        perdure_stream_set_error(f, -EINVAL, "too much of the record was written to take it back");
+        return;
+    }
+    f->used = f->frame_at;
+    f->in_record = false;
 }
 
 void perdure_stream_end(VMStream *f)

@@ -427,6 +427,35 @@ static void test_strings(void **state)
     perdure_stream_close(w);
 }
 
+/* A record that is taken back leaves no trace, unless a frame of it is out. */
+static void test_cancel(void **state)
+{
+    VMStream *w = perdure_stream_open_memory(0);
+    char *big = calloc(1, PERDURE_STREAM_CHUNK + 1);
+    uint64_t before;
+    size_t size;
+
+    (void)state;
+    put_small(w);
+    before = perdure_stream_bytes(w);
+    perdure_stream_begin(w, 7, 7);
+    perdure_stream_put_buffer(w, big, PERDURE_STREAM_CHUNK);
+    vmstream_cancel(w);
+    assert_int_equal(perdure_stream_error(w, NULL), 0);
+    assert_int_equal(perdure_stream_bytes(w), before);
+    perdure_stream_memory(w, &size);
+    assert_int_equal(size, before);
+    perdure_stream_begin(w, 7, 7);
+    perdure_stream_put_buffer(w, big, PERDURE_STREAM_CHUNK + 1);
+    vmstream_cancel(w);
+    expect_error(w, -EINVAL, "too much of the record");
+    perdure_stream_rewind(w);
+    vmstream_cancel(w);
+    expect_error(w, -EINVAL, "nothing is written outside of a record");
+    free(big);
+    perdure_stream_close(w);
+}
+
 static void test_wrong_order(void **state)
 {
     VMStream *w = perdure_stream_open_memory(0), *f;
@@ -558,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_hostile_headers),
         cmocka_unit_test(test_getting_too_much),
         cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_wrong_order),
         cmocka_unit_test(test_copy_record),
         cmocka_unit_test(test_peer_is_gone),
