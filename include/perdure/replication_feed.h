@@ -17,8 +17,8 @@
  *     primary                                          secondary
  *     replication_feeds_ask()    -- question -->       receive() puts a reply
  *     replication_feeds_answer() <-- reply --          ...
- *     replication_feeds_next(N)  -- message -->        receive()             as they come, and all before
- * END(N) END(N)                     -->                   replication_do_checkpoint_all(): N's messages count
+ *     replication_feeds_next(N)  -- message -->        receive()             as they come, all before END(N)
+ *     END(N)                     -->                   replication_do_checkpoint_all(): N's messages count
  *
  * Threads: add, remove and the walks are called by one thread at a time, as those of replication.h. A
  * component that gives messages from elsewhere (an I/O thread) has its own lock, and tells by

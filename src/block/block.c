@@ -26,17 +26,23 @@ static int check(const Block *b, const struct block_request *r)
     return r->op != BLOCK_READ && b->readonly ? EROFS : 0;
 }
 
-static void enter(Block *b, struct block_request *r)
+/* false: r is over, with *ret_error. */
+static bool begin(const Block *b, struct block_request *r, int *ret_error)
 {
-    int error = check(b, r);
-
-    if (error || (r->op != BLOCK_FLUSH && !r->size)) {
-        block_complete(r, error);
-        return;
-    }
+    *ret_error = check(b, r);
     r->progress = 0;
     r->stage = 0;
-    b->ops->submit(b, r);
+    return !*ret_error && (r->op == BLOCK_FLUSH || r->size);
+}
+
+static void enter(Block *b, struct block_request *r)
+{
+    int error;
+
+    if (begin(b, r, &error))
+        b->ops->submit(b, r);
+    else
+        block_complete(r, error);
 }
 
 void block_submit(Block *b, struct block_request *r)
@@ -110,7 +116,6 @@ static void wake_waiter(struct block_request *r)
     task_unlock(&w->lock);
 }
 
-/* 0 or an errno. */
 static int submit_and_wait(Block *b, struct block_request *r)
 {
     struct waiter w = {.done = false};
@@ -129,12 +134,22 @@ static int submit_and_wait(Block *b, struct block_request *r)
     return r->error;
 }
 
+/* 0 or an errno. */
+static int carry_out(Block *b, struct block_request *r)
+{
+    int error;
+
+    if (!b->ops->carry_out)
+        return submit_and_wait(b, r);
+    return begin(b, r, &error) ? b->ops->carry_out(b, r) : error;
+}
+
 static bool transfer(Block *b, enum block_op op, uint64_t offset, char *data, size_t n, Error **errp)
 {
     while (n) {
         size_t part = n < BLOCK_SIZE_MAX ? n : BLOCK_SIZE_MAX;
         struct block_request r = {.op = op, .offset = offset, .size = part, .data = data};
-        int error = submit_and_wait(b, &r);
+        int error = carry_out(b, &r);
 
         if (error) {
             error_setg_errno(errp, error, "disk %s: cannot %s %zu bytes at %llu", b->id, block_op_name(op),
@@ -161,7 +176,7 @@ bool block_write(Block *b, uint64_t offset, const void *buf, size_t n, Error **e
 bool block_zero(Block *b, uint64_t offset, uint64_t n, bool unmap, Error **errp)
 {
     struct block_request r = {.op = BLOCK_ZERO, .unmap = unmap, .offset = offset, .size = n};
-    int error = submit_and_wait(b, &r);
+    int error = carry_out(b, &r);
 
     if (error)
         error_setg_errno(errp, error, "disk %s: cannot zero %llu bytes at %llu", b->id, (unsigned long long)n,
@@ -172,7 +187,7 @@ bool block_zero(Block *b, uint64_t offset, uint64_t n, bool unmap, Error **errp)
 bool block_flush(Block *b, Error **errp)
 {
     struct block_request r = {.op = BLOCK_FLUSH};
-    int error = submit_and_wait(b, &r);
+    int error = carry_out(b, &r);
 
     if (error)
         error_setg_errno(errp, error, "disk %s: cannot flush it", b->id);

@@ -74,6 +74,9 @@ struct block_ops {
     const char *name; /* "raw" */
     /* Ends in block_complete(), now or later, or passes r on with block_pass(). */
     void (*submit)(Block *b, struct block_request *r);
+    /* The same on the caller's thread, which waits for the disk: 0 or an errno. What is submitted may be under way
+     * at the same time. NULL: whoever waits submits. */
+    int (*carry_out)(Block *b, struct block_request *r);
     /* Returns when nothing that b got is under way in b itself: what it holds back it lets go. NULL: it holds
      * nothing. */
     void (*drain)(Block *b);

@@ -3,15 +3,14 @@
  * Disk record: what a disk is to its pair, durable, in a file beside the image: "web.img.perdure". It is what
  * stops a second copy when power comes back on a dead host and its service manager starts the guest again.
  *
- *     | role        | the image is                                       | `run`                         |
- * `standby`            |
- *     |-------------|----------------------------------------------------|-------------------------------|----------------------|
- *     | (no record) | a disk that was never replicated                   | yes                           |
- * yes                  | | clean       | the newest copy, by agreement or by the arbiter    | yes | yes | |
- * primary     | the newest copy unless the backup took over        | claims at the arbiter first   | after a
- * denied claim | | standby     | a whole epoch; the journal beside it may hold more | refused | yes | |
- * sync-target | no disk: half of one                               | refused                       | yes | |
- * superseded  | older than another copy                            | refused                       | yes |
+ *     | role        | the image is                                   | `run`           | `standby`            |
+ *     |-------------|------------------------------------------------|-----------------|----------------------|
+ *     | (no record) | a disk that was never replicated               | yes             | yes                  |
+ *     | clean       | the newest copy: by agreement, or the arbiter  | yes             | refused              |
+ *     | primary     | the newest copy unless the backup took over    | claims first    | after a denied claim |
+ *     | standby     | a whole epoch; its journal may hold more       | refused         | yes                  |
+ *     | sync-target | no disk: half of one                           | refused         | yes                  |
+ *     | superseded  | older than another copy                        | refused         | yes                  |
  *
  * `--force-stale` is the only way round. (A person who starts a standby on a disk wants it overwritten; only
  * a disk that may be the one newest copy is refused.)

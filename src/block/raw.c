@@ -83,6 +83,40 @@ bool raw_step_done(struct raw *raw, struct block_request *r, int64_t result, int
     return result == 0 || r->progress == r->size;
 }
 
+/* --- on the thread of whoever waits --- */
+
+static int64_t make_call(int fd, const struct raw_step *s)
+{
+    int64_t n = -1;
+
+    switch (s->call) {
+    case RAW_READ:
+        n = pread(fd, s->data, s->size, s->offset);
+        break;
+    case RAW_WRITE:
+        n = pwrite(fd, s->data, s->size, s->offset);
+        break;
+    case RAW_FALLOCATE:
+        n = fallocate(fd, s->mode, s->offset, s->size);
+        break;
+    case RAW_SYNC:
+        n = fdatasync(fd);
+        break;
+    }
+    return n < 0 ? -errno : n;
+}
+
+int raw_carry_out(struct raw *raw, struct block_request *r)
+{
+    struct raw_step step;
+    int error;
+
+    do {
+        raw_next_step(raw, r, &step);
+    } while (!raw_step_done(raw, r, make_call(raw->fd, &step), &error));
+    return error;
+}
+
 /* --- the node --- */
 
 static struct raw *from_block(Block *b)
@@ -90,17 +124,29 @@ static struct raw *from_block(Block *b)
     return (struct raw *)b;
 }
 
+/* false: there is nothing to do. */
+static bool begin(struct raw *raw, struct block_request *r)
+{
+    if (r->op == BLOCK_ZERO)
+        r->stage = zero_way(raw, r->unmap ? RAW_ZERO_PUNCH : RAW_ZERO_RANGE);
+    return r->op != BLOCK_FLUSH || !raw->block.readonly;
+}
+
 static void raw_submit(Block *b, struct block_request *r)
 {
     struct raw *raw = from_block(b);
 
-    if (r->op == BLOCK_FLUSH && b->readonly) {
+    if (begin(raw, r))
+        raw->engine->submit(raw, r);
+    else
         block_complete(r, 0);
-        return;
-    }
-    if (r->op == BLOCK_ZERO)
-        r->stage = zero_way(raw, r->unmap ? RAW_ZERO_PUNCH : RAW_ZERO_RANGE);
-    raw->engine->submit(raw, r);
+}
+
+static int carry_out(Block *b, struct block_request *r)
+{
+    struct raw *raw = from_block(b);
+
+    return begin(raw, r) ? raw_carry_out(raw, r) : 0;
 }
 
 static void raw_drain(Block *b)
@@ -121,7 +167,7 @@ static void raw_close(Block *b)
 }
 
 static const struct block_ops raw_ops = {
-    .name = "raw", .submit = raw_submit, .drain = raw_drain, .close = raw_close};
+    .name = "raw", .submit = raw_submit, .carry_out = carry_out, .drain = raw_drain, .close = raw_close};
 
 static bool open_image(struct raw *raw, Error **errp)
 {

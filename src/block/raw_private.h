@@ -46,6 +46,9 @@ void raw_next_step(struct raw *raw, const struct block_request *r, struct raw_st
 /* result: what the call returned, or a negative errno. true: r is over, with *ret_error. */
 bool raw_step_done(struct raw *raw, struct block_request *r, int64_t result, int *ret_error);
 
+/* All steps of r, on this thread: 0 or an errno. */
+int raw_carry_out(struct raw *raw, struct block_request *r);
+
 /* A list of requests, first in, first out. */
 struct raw_list {
     struct block_request *first, **end;

@@ -6,7 +6,6 @@
 #include "block/raw_private.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -27,38 +26,6 @@ struct threads {
     unsigned busy; /* submitted and not completed */
     bool stopping;
 };
-
-static int64_t make_call(int fd, const struct raw_step *s)
-{
-    int64_t n = -1;
-
-    switch (s->call) {
-    case RAW_READ:
-        n = pread(fd, s->data, s->size, s->offset);
-        break;
-    case RAW_WRITE:
-        n = pwrite(fd, s->data, s->size, s->offset);
-        break;
-    case RAW_FALLOCATE:
-        n = fallocate(fd, s->mode, s->offset, s->size);
-        break;
-    case RAW_SYNC:
-        n = fdatasync(fd);
-        break;
-    }
-    return n < 0 ? -errno : n;
-}
-
-static int carry_out(struct raw *raw, struct block_request *r)
-{
-    struct raw_step step;
-    int error;
-
-    do {
-        raw_next_step(raw, r, &step);
-    } while (!raw_step_done(raw, r, make_call(raw->fd, &step), &error));
-    return error;
-}
 
 /* Lock not held. */
 static void complete(struct threads *t, struct block_request *r, int error)
@@ -98,7 +65,7 @@ static void work(void *arg)
     struct block_request *r;
 
     while ((r = next_submitted(t))) {
-        int error = carry_out(t->raw, r);
+        int error = raw_carry_out(t->raw, r);
 
         if (t->wake >= 0)
             hand_to_loop(t, r, error);

@@ -13,14 +13,14 @@
  *
  * One state for the whole group, one table, one set_state(); what is not in the table is refused by name:
  *
- *     | state      | what the machine's requests do        | start(PRIMARY) | start(SECONDARY) | checkpoint |
- * stop(false) | stop(true) |
- *     |------------|---------------------------------------|----------------|------------------|------------|-------------|------------|
- *     | PASSIVE    | go through                            | FORWARDING     | TARGET           | refused    |
- * nothing     | nothing    | | FORWARDING | go through; what was written is fed   | refused        | refused
- * | nothing    | PASSIVE     | PASSIVE    | | TARGET     | fail (EBUSY)                          | refused |
- * refused          | STANDBY    | PASSIVE     | refused    | | STANDBY    | fail (EBUSY) | refused        |
- * refused          | (an epoch) | PASSIVE     | PASSIVE    |
+ *     | state      | the machine's requests      | start(PRIMARY) | start(SECONDARY) | checkpoint |
+ *     |------------|-----------------------------|----------------|------------------|------------|
+ *     | PASSIVE    | go through                  | FORWARDING     | TARGET           | refused    |
+ *     | FORWARDING | go through, and are fed     | refused        | refused          | nothing    |
+ *     | TARGET     | fail (EBUSY)                | refused        | refused          | STANDBY    |
+ *     | STANDBY    | fail (EBUSY)                | refused        | refused          | an epoch   |
+ *
+ * stop(): PASSIVE from everywhere, but for stop(failover) in TARGET, which is refused: half a disk is none.
  *
  * Primary. A write, zero or unmap goes to the local image from the submitter's own buffer (the device has
  * copied it out of guest RAM: the guest may change the page meanwhile). When it has succeeded locally, and

@@ -31,6 +31,19 @@ static json_t *arguments(const struct protect_options *o)
     return args;
 }
 
+static void show_progress(const char *state, json_t *s)
+{
+    json_t *disks = json_object_get(s, "disks");
+    json_int_t left = json_integer_value(json_object_get(disks, "sync_left"));
+
+    if (left)
+        fprintf(stderr, "\r%s: %" PRIu64 " MiB of disks left to sync, about %" PRIu64 " s   ", state,
+                (uint64_t)left >> 20, (uint64_t)json_integer_value(json_object_get(disks, "eta_s")));
+    else
+        fprintf(stderr, "\r%s: %" PRIu64 " pages left to sync   ", state,
+                (uint64_t)json_integer_value(json_object_get(s, "sync_pages_left")));
+}
+
 /* Until PROTECTED, or back to UNPROTECTED: with a progress line on a terminal. */
 static bool wait_protected(Client *c, Error **errp)
 {
@@ -44,8 +57,7 @@ static bool wait_protected(Client *c, Error **errp)
             return false;
         snprintf(state, sizeof(state), "%s", json_string_value(json_object_get(s, "state")));
         if (tty)
-            fprintf(stderr, "\r%s: %" PRIu64 " pages left to sync   ", state,
-                    (uint64_t)json_integer_value(json_object_get(s, "sync_pages_left")));
+            show_progress(state, s);
         if (!strcmp(state, "SYNCING")) {
             json_decref(s);
             task_sleep_until(clock_now() + PROGRESS_NS);

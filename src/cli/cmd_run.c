@@ -109,6 +109,8 @@ int cmd_run(int argc, char **argv)
         {"restore", "FILE", OPTION_STRING, o.vm.restore, sizeof(o.vm.restore), "go on from this state file"},
         {"save-on-exit", "FILE", OPTION_STRING, o.vm.save_on_exit, sizeof(o.vm.save_on_exit),
          "write the whole state there when told to quit"},
+        {"force-stale", NULL, OPTION_FLAG, &o.vm.force_stale, 0,
+         "use disks although the other side may have a newer copy"},
         {"paused", NULL, OPTION_FLAG, &o.vm.paused, 0, "wait for perdure resume"},
         {"listen", "ADDRESS", OPTION_STRING, o.vm.listen.address, sizeof(o.vm.listen.address),
          "after a change of roles, be reachable there as a standby"},

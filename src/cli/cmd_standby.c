@@ -35,6 +35,8 @@ int cmd_standby(int argc, char **argv)
         {"console", "WHERE", OPTION_STRING, c->console, sizeof(c->console),
          "stdio, file:PATH, unix:PATH or null (null)"},
         {"psk", "FILE", OPTION_STRING, o.listen.psk, sizeof(o.listen.psk), "the pair's key (perdure keygen)"},
+        {"force-stale", NULL, OPTION_FLAG, &o.force_stale, 0,
+         "overwrite disks although they may be the newest copy"},
         {"insecure", NULL, OPTION_FLAG, &o.listen.insecure, 0, "listen to other hosts without a key"},
         {"arbiter", "KIND", OPTION_STRING, o.listen.arbiter, sizeof(o.listen.arbiter),
          "accept only this arbiter from a primary (any; with --insecure: manual)"},

@@ -19,6 +19,17 @@ static long long number(json_t *s, const char *key)
     return json_integer_value(json_object_get(s, key));
 }
 
+static void print_sync(json_t *s, json_t *disks)
+{
+    long long left = number(disks, "sync_left"), rate = number(disks, "rate");
+
+    if (left)
+        printf("  %-14s disks: %lld MiB left, %lld MiB/s, about %lld s\n", "sync", left >> 20, rate >> 20,
+               number(disks, "eta_s"));
+    else
+        printf("  %-14s %lld pages of memory left\n", "sync", number(s, "sync_pages_left"));
+}
+
 static void print_summary(json_t *checkpoint, const char *key, const char *what)
 {
     json_t *s = json_object_get(checkpoint, key);
@@ -52,7 +63,7 @@ static void print_status(json_t *s)
         printf("  %-14s %s\n", "listens at",
                text(s, "listen")[0] ? text(s, "listen") : "nothing (perdure listen)");
     if (!strcmp(text(s, "state"), "SYNCING"))
-        printf("  %-14s %lld pages left\n", "sync", number(s, "sync_pages_left"));
+        print_sync(s, json_object_get(s, "disks"));
     if (number(c, "count")) {
         printf("  %-14s %lld, %lld in the last second, %lld bytes each\n", "checkpoints", number(c, "count"),
                number(c, "rate_hz"), number(c, "bytes_per_epoch"));

@@ -75,14 +75,6 @@ static bool check_here(Vm *vm, const struct protect_args *a, Error **errp)
     m = vm_machine(vm, &err);
     if (!m)
         complain(missing, sizeof(missing), error_get_pretty(err));
-    for (int i = 0; m && i < machine_get_config(m)->disk_count; i++) {
-        const struct machine_disk *d = &machine_get_config(m)->disks[i];
-        if (d->readonly)
-            continue;
-        snprintf(line, sizeof(line),
-                 "disk %s is writable: disks under protection are not there yet; use readonly=on", d->id);
-        complain(missing, sizeof(missing), line);
-    }
     vm_unlock(vm);
     error_free(err);
     if (!a->psk[0] && !a->insecure && !channel_address_is_local(a->params.to)) {

@@ -2,6 +2,7 @@
 #include "control/vm.h"
 #include "base/log.h"
 #include "base/task.h"
+#include "control/disk_gate.h"
 #include "control/event_queue.h"
 #include "control/last_resort.h"
 #include "control/listen.h"
@@ -84,8 +85,11 @@ static void on_promoted(void *opaque, Guest *g)
 static Guest *create_guest(struct guest_factory *gf, VMStream *f, Error **errp)
 {
     Vm *vm = gf->opaque;
-    Machine *m = machine_new_from_stream(f, &vm->options.machine, errp);
+    Machine *m;
 
+    if (!disk_gate_standby(&vm->options.machine, vm->options.force_stale, errp))
+        return NULL;
+    m = machine_new_from_stream(f, &vm->options.machine, errp);
     if (!m)
         return NULL;
     machine_set_listener(m, on_machine_event, vm);
@@ -131,7 +135,9 @@ static bool take_signals(Vm *vm, Error **errp)
 static bool build_machine(Vm *vm, Error **errp)
 {
     if (vm->options.standby)
-        return true;
+        return disk_gate_standby(&vm->options.machine, vm->options.force_stale, errp);
+    if (!disk_gate_run(&vm->options.machine, vm->options.force_stale, errp))
+        return false;
     if (vm->options.restore[0])
         vm->machine = state_file_restore(vm->options.restore, &vm->options.machine, errp);
     else

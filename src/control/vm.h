@@ -31,6 +31,7 @@ struct vm_options {
     struct machine_config machine; /* of a standby: name, and what each id of the stream is on this host */
     bool standby;
     struct vm_listen listen; /* standby, or a run that may become one: address empty: not yet */
+    bool force_stale;        /* disks whatever their records say */
     bool paused;             /* run: wait for `resume` */
     char restore[1024];      /* state file to begin from */
     char save_on_exit[1024];

@@ -23,6 +23,7 @@ struct arbiter_claim {
     const char *vm;   /* name */
     const char *peer; /* address */
     bool permitted;   /* in a swap: the primary has given the backup its permission to run */
+    bool returning;   /* a former primary that does not run asks whether it may start again */
     /* Looked at while the claim waits: true, nobody wants the answer any more (UNKNOWN). NULL: never. */
     bool (*given_up)(void *opaque);
     void *opaque;

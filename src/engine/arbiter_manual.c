@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * manual: nobody is asked. The primary goes on; the backup takes over only when the user vouches. In a swap
+ * manual: nobody is asked. The primary goes on; the backup takes over only when the user vouches, and a former
+ * primary starts again only then. In a swap
  * it is the other way round from the permission to run on: that is with the backup, and the primary may not
  * go on by itself.
  */
@@ -12,6 +13,10 @@ static enum arbiter_answer claim(Arbiter *a, const struct arbiter_claim *c, int6
 {
     (void)a;
     (void)deadline;
+    if (c->returning) {
+        error_setg(errp, "nobody but you can say whether '%s' runs at %s", c->vm, c->peer);
+        return ARBITER_UNKNOWN;
+    }
     if ((c->side == ARBITER_BACKUP) == c->permitted)
         return ARBITER_GRANTED;
     if (c->side == ARBITER_PRIMARY)

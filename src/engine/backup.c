@@ -125,7 +125,8 @@ static bool on_start(struct backup *b, Error **errp)
         error_setg(errp, "the primary started replication out of turn");
         return false;
     }
-    b->replicating = replication_start_all(REPLICATION_MODE_SECONDARY, errp);
+    b->replicating = session_mark_disks(b->s, GUEST_DISKS_SYNC_TARGET, errp) &&
+                     replication_start_all(REPLICATION_MODE_SECONDARY, errp);
     return b->replicating && wire_send(b->s->out, WIRE_STARTED, 0, errp);
 }
 
@@ -191,6 +192,8 @@ static bool dispatch(struct backup *b, uint16_t type, uint64_t id, Error **errp)
         return on_start(b, errp);
     case WIRE_SYNC_PAGES:
         return intake_sync_pages(b, errp);
+    case WIRE_FEED:
+        return intake_feed(b, id, errp);
     case WIRE_PAGES:
         return intake_pages(b, id, errp);
     case PERDURE_RECORD_SECTION_FULL:
@@ -251,18 +254,18 @@ static void take_over(struct backup *b)
             error_prepend(&err, "TAKEOVER FAILED, the guest runs nowhere: ");
             engine_note_error(b->e, err);
             error_free(err);
-            backup_drop(b, "the takeover failed");
+            backup_drop(b, false, "the takeover failed");
         } else if (b->end == SESSION_GUEST_ENDED) {
-            backup_drop(b, "the guest had ended");
+            backup_drop(b, false, "the guest had ended");
         }
         break;
     case VERDICT_DENIED:
         report_note(&b->s->report, "output", "nothing was held here; the primary goes on");
         engine_set_report(b->e, b->s->report.text);
-        backup_drop(b, "denied: the primary goes on");
+        backup_drop(b, true, "denied: the primary goes on");
         break;
     case VERDICT_QUIT:
-        backup_drop(b, "the engine was told to quit");
+        backup_drop(b, false, "the engine was told to quit");
     }
 }
 
@@ -280,7 +283,7 @@ static void finish(struct backup *b, enum session_end end, const char *why)
         give_up(b, why);
     session_linger(b->s);
     link_down(&b->s->link, why);
-    backup_drop(b, why);
+    backup_drop(b, end != SESSION_QUIT, why);
 }
 
 static const char *reason(enum session_end end, const Error *err)

@@ -14,6 +14,7 @@ struct backup {
 
     /* the epoch that is coming in: nothing of it is applied before all of it is here and checked */
     VMStream *pages, *devices;
+    VMStream *message, *reply; /* of a feed; the one at hand */
     uint32_t crc;
 
     uint64_t epoch;         /* the last accepted one; its pages are in RAM */
@@ -32,6 +33,7 @@ void intake_close(struct backup *b);
 bool intake_sync_pages(struct backup *b, Error **errp);
 bool intake_pages(struct backup *b, uint64_t epoch, Error **errp);
 bool intake_device(struct backup *b, Error **errp);
+bool intake_feed(struct backup *b, uint64_t epoch, Error **errp);
 bool intake_end(struct backup *b, uint64_t epoch, Error **errp);
 
 /* compare.c: what was loaded is what was sent, section by section; the error names the first that differs. */
@@ -40,7 +42,8 @@ bool compare_devices(Guest *g, const VMStream *sent, Error **errp);
 /* promote.c: the guest begins to run here from the last accepted epoch. permitted: in a swap. On failure the
  * guest has not run. It may also have ended, as its state says: b->end tells. */
 bool backup_promote(struct backup *b, bool permitted, Error **errp);
-/* No longer anybody's backup: replication off, the guest forgotten, LISTENING. */
-void backup_drop(struct backup *b, const char *why);
+/* No longer anybody's backup: replication off, the guest forgotten, LISTENING. superseded: the other side
+ * goes on, so a disk that was a whole epoch is an old one from here. */
+void backup_drop(struct backup *b, bool superseded, const char *why);
 
 #endif

@@ -133,8 +133,10 @@ struct engine_status {
     struct engine_summary pause_us, dirty_pages, ack_us, output_held_us;
     uint64_t bytes_per_epoch; /* mean of the last 1024 epochs */
     uint64_t epochs, staging_full, verified;
-    uint64_t pages[3]; /* zero, delta, full */
-    uint64_t sync_pages_left;
+    uint64_t pages[3];                          /* zero, delta, full */
+    uint64_t sync_pages_left;                   /* the first sync: pages of RAM */
+    uint64_t sync_bytes_left, sync_bytes_total; /* and bytes of disks to look at */
+    uint64_t sync_bytes_per_s;                  /* so far */
     int64_t took_over_ns; /* clock_now() of the first instruction here after a takeover; 0: none */
     char last_error[512];
     char report[2048]; /* of the last change of role: lines "what: value" */

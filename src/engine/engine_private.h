@@ -55,6 +55,7 @@ struct Engine {
     int64_t output_since; /* when the first output of the running epoch came; 0: none yet */
     bool guest_asks;      /* it made a request */
     bool asks_on;         /* UNPROTECTED by the user's word, and the session asks the arbiter on */
+    bool feed_waiting;    /* a replicating component has something for the peer */
     uint64_t unknowns;    /* answers "unknown" of the arbiter in this ASKING */
     struct figures figures;
     int64_t took_over_ns;

@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include <perdure/checkpoint_device.h>
 #include <perdure/replication.h>
+#include <perdure/replication_feed.h>
 #include <perdure/savevm.h>
 
 #include <inttypes.h>
@@ -49,34 +50,67 @@ static int64_t due(const struct primary *p)
     return p->last_start + interval;
 }
 
-enum epoch_cause epoch_wait(struct primary *p)
+/* What epoch_wait() has to do next. */
+enum step { STEP_STOP, STEP_SWAP, STEP_END, STEP_FEED, STEP_LOOK, STEP_WAIT };
+
+/* Lock held. */
+static enum step next_step(struct primary *p, int64_t look)
 {
     Engine *e = p->e;
-    int64_t look = clock_now() + LOOK_AT_STAGING;
-    enum epoch_cause cause = EPOCH_DUE;
+    int64_t now = clock_now();
+
+    if (e->wish.quit || e->wish.unprotect || link_is_down(&p->s->link))
+        return STEP_STOP;
+    if (e->wish.swap || p->handover)
+        return STEP_SWAP;
+    if (now >= due(p))
+        return STEP_END;
+    if (e->feed_waiting)
+        return STEP_FEED;
+    return now >= look ? STEP_LOOK : STEP_WAIT;
+}
+
+/* The next step but waiting. */
+static enum step wait_for_step(struct primary *p, int64_t look)
+{
+    Engine *e = p->e;
+    enum step step;
 
     task_lock(&e->lock);
-    for (;;) {
-        int64_t now = clock_now(), when = due(p);
+    while ((step = next_step(p, look)) == STEP_WAIT) {
+        int64_t when = due(p);
 
-        if (e->wish.quit || e->wish.unprotect || link_is_down(&p->s->link))
-            cause = EPOCH_STOP;
-        else if (e->wish.swap || p->handover)
-            cause = EPOCH_SWAP;
-        if (cause != EPOCH_DUE || now >= when)
-            break;
-        if (now >= look) {
-            task_unlock(&e->lock);
-            if (staging_nearly_full(p))
-                return EPOCH_DUE;
-            look = now + LOOK_AT_STAGING;
-            task_lock(&e->lock);
-            continue;
-        }
         task_wait_until(&e->changed, &e->lock, when < look ? when : look);
     }
     task_unlock(&e->lock);
-    return cause;
+    return step;
+}
+
+enum epoch_cause epoch_wait(struct primary *p, Error **errp)
+{
+    int64_t look = clock_now() + LOOK_AT_STAGING;
+
+    for (;;) {
+        switch (wait_for_step(p, look)) {
+        case STEP_STOP:
+            return EPOCH_STOP;
+        case STEP_SWAP:
+            return EPOCH_SWAP;
+        case STEP_FEED:
+            if (!primary_feed(p, p->epoch + 1, &p->crc, errp) || !perdure_stream_flush(p->s->out, errp))
+                return EPOCH_FAILED;
+            if (replication_feeds_full())
+                return EPOCH_DUE;
+            break;
+        case STEP_LOOK:
+            if (staging_nearly_full(p))
+                return EPOCH_DUE;
+            look = clock_now() + LOOK_AT_STAGING;
+            break;
+        default:
+            return EPOCH_DUE;
+        }
+    }
 }
 
 /* --- paused --- */
@@ -176,7 +210,8 @@ static bool send(struct primary *p, struct epoch *ep, Error **errp)
     const void *devices;
     size_t size;
 
-    if (!primary_send_staging(p, WIRE_PAGES, ep->end.epoch, &ep->end.crc, errp))
+    if (!primary_feed(p, ep->end.epoch, &ep->end.crc, errp) ||
+        !primary_send_staging(p, WIRE_PAGES, ep->end.epoch, &ep->end.crc, errp))
         return false;
     devices = perdure_stream_memory(p->devices, &size);
     ep->end.crc = crc32c(ep->end.crc, devices, size);
@@ -265,9 +300,10 @@ static void count(struct primary *p, const struct epoch *ep)
 bool epoch_run(struct primary *p, uint8_t flags, Error **errp)
 {
     struct epoch ep = {
-        .end = {.generation = p->s->hello.generation, .epoch = ++p->epoch, .flags = flags},
+        .end = {.generation = p->s->hello.generation, .epoch = ++p->epoch, .crc = p->crc, .flags = flags},
     };
 
+    p->crc = 0;
     if (!cut(p, &ep, errp) || !send(p, &ep, errp))
         return false;
     if (fault_point("engine.release_before_ack") && !release(&ep, errp))

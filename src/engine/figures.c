@@ -37,6 +37,23 @@ static void fill(struct engine_summary *ret, const struct histogram *h)
     *ret = (struct engine_summary){.p50 = s.p50, .p99 = s.p99, .max = s.max};
 }
 
+void figures_sync(struct figures *f, uint64_t bytes_left, int64_t now)
+{
+    if (!f->sync_began) {
+        f->sync_began = now;
+        f->sync_bytes_total = bytes_left;
+    }
+    f->sync_bytes_left = bytes_left;
+    f->sync_looked = now;
+}
+
+static uint64_t sync_rate(const struct figures *f)
+{
+    double seconds = (double)(f->sync_looked - f->sync_began) / NS_PER_S;
+
+    return seconds > 0 ? (uint64_t)((double)(f->sync_bytes_total - f->sync_bytes_left) / seconds) : 0;
+}
+
 void figures_fill(const struct figures *f, int64_t now, struct engine_status *ret_status)
 {
     struct histogram_summary bytes;
@@ -52,5 +69,8 @@ void figures_fill(const struct figures *f, int64_t now, struct engine_status *re
     ret_status->staging_full = f->staging_full;
     ret_status->verified = f->verified;
     memcpy(ret_status->pages, f->pages, sizeof(ret_status->pages));
+    ret_status->sync_bytes_left = f->sync_bytes_left;
+    ret_status->sync_bytes_total = f->sync_bytes_total;
+    ret_status->sync_bytes_per_s = sync_rate(f);
     ret_status->sync_pages_left = f->sync_pages_left;
 }

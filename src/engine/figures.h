@@ -14,7 +14,8 @@ struct figures {
     int64_t ended[HISTOGRAM_SAMPLES]; /* when the last epochs were committed, a ring */
     uint64_t epochs, staging_full, verified;
     uint64_t pages[PAGE_KINDS];
-    uint64_t sync_pages_left;
+    uint64_t sync_pages_left, sync_bytes_left, sync_bytes_total;
+    int64_t sync_began, sync_looked; /* the disks': times; 0: never */
 };
 
 /* One committed epoch. */
@@ -25,6 +26,8 @@ struct epoch_figures {
 };
 
 void figures_add(struct figures *f, const struct epoch_figures *ep, int64_t now);
+/* The disks' sync has so much left. */
+void figures_sync(struct figures *f, uint64_t bytes_left, int64_t now);
 void figures_fill(const struct figures *f, int64_t now, struct engine_status *ret_status);
 
 #endif

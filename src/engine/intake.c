@@ -9,18 +9,22 @@
 #include "base/fault.h"
 #include "guest/page_codec.h"
 #include <perdure/replication.h>
+#include <perdure/replication_feed.h>
 #include <perdure/savevm.h>
 
 #include <inttypes.h>
 
-#define SLACK (64u << 20) /* of an epoch's size beyond RAM: devices, heads of pages */
+#define SLACK       (64u << 20) /* of an epoch's size beyond RAM: devices, heads of pages */
+#define MESSAGE_MAX (2u << 20)  /* of a feed, with its frames */
 
 bool intake_open(struct backup *b, Error **errp)
 {
     b->pages = perdure_stream_open_memory(0);
     b->devices = perdure_stream_open_memory(0);
     b->last_devices = perdure_stream_open_memory(0);
-    if (b->pages && b->devices && b->last_devices)
+    b->message = perdure_stream_open_memory(0);
+    b->reply = perdure_stream_open_memory(0);
+    if (b->pages && b->devices && b->last_devices && b->message && b->reply)
         return true;
     error_setg(errp, "out of memory");
     return false;
@@ -31,6 +35,8 @@ void intake_close(struct backup *b)
     perdure_stream_close(b->pages);
     perdure_stream_close(b->devices);
     perdure_stream_close(b->last_devices);
+    perdure_stream_close(b->message);
+    perdure_stream_close(b->reply);
 }
 
 static size_t memory_size(const VMStream *f)
@@ -58,18 +64,24 @@ bool intake_sync_pages(struct backup *b, Error **errp)
     return wire_done(b->s->in, errp);
 }
 
+/* The epoch's checksum goes on over what f holds from there. */
+static void count_crc(struct backup *b, const VMStream *f, size_t from)
+{
+    size_t size;
+    const uint8_t *frames = perdure_stream_memory(f, &size);
+
+    b->crc = crc32c(b->crc, frames + from, size - from);
+}
+
 static bool append(struct backup *b, VMStream *to, VMStream *other, Error **errp)
 {
     size_t limit = (size_t)(ram(b)->size + ram(b)->size / 8 + SLACK) - memory_size(other),
            before = memory_size(to);
-    const uint8_t *frames;
-    size_t after;
 
     vmstream_copy_record(b->s->in, to, limit);
     if (perdure_stream_error(b->s->in, errp) || perdure_stream_error(to, errp))
         return false;
-    frames = perdure_stream_memory(to, &after);
-    b->crc = crc32c(b->crc, frames + before, after - before);
+    count_crc(b, to, before);
     return true;
 }
 
@@ -113,6 +125,41 @@ bool intake_device(struct backup *b, Error **errp)
         return false;
     }
     return append(b, b->devices, b->pages, errp);
+}
+
+static bool send_reply(struct backup *b, Error **errp)
+{
+    if (!memory_size(b->reply))
+        return true;
+    perdure_stream_append(b->s->out, b->reply);
+    return perdure_stream_flush(b->s->out, errp);
+}
+
+/* A message counts with its epoch's checkpoint; until then its component keeps it. */
+bool intake_feed(struct backup *b, uint64_t epoch, Error **errp)
+{
+    VMStream *f;
+    uint16_t type;
+    uint64_t id;
+    bool ok;
+
+    if (!b->replicating || epoch != b->epoch + 1) {
+        error_setg(errp, "a message of epoch %" PRIu64 " came after epoch %" PRIu64, epoch, b->epoch);
+        return false;
+    }
+    perdure_stream_rewind(b->message);
+    perdure_stream_rewind(b->reply);
+    vmstream_copy_record(b->s->in, b->message, MESSAGE_MAX);
+    if (perdure_stream_error(b->s->in, errp) || perdure_stream_error(b->message, errp))
+        return false;
+    count_crc(b, b->message, 0);
+    f = vmstream_reopen_memory(b->message);
+    ok = f && perdure_stream_next(f, &type, &id) &&
+         replication_feeds_receive(f, b->reply, WIRE_FEED_REPLY, errp) && send_reply(b, errp);
+    if (!f)
+        error_setg(errp, "out of memory");
+    perdure_stream_close(f);
+    return ok;
 }
 
 /* --- checks --- */
@@ -235,7 +282,7 @@ static void count(struct backup *b, const struct wire_end *end)
 /* From here on the epoch counts: the ack may fail, the application may not. */
 static bool accept_first(struct backup *b, const struct wire_end *end, Error **errp)
 {
-    if (!prove_first(b, end, errp))
+    if (!prove_first(b, end, errp) || !session_mark_disks(b->s, GUEST_DISKS_STANDBY, errp))
         return false;
     engine_set_state(b->e, ENGINE_BACKUP, ENGINE_STANDBY, "the first epoch is loaded and compared");
     b->standby = true;

@@ -83,12 +83,11 @@ static bool in_time(struct primary *p, Error **errp)
     return false;
 }
 
-static bool ship(struct primary *p, uint32_t *crc, Error **errp)
+bool primary_ship(struct primary *p, uint32_t *crc, Error **errp)
 {
     size_t size;
     const void *frames;
 
-    perdure_stream_end(p->batch);
     if (perdure_stream_error(p->batch, errp))
         return false;
     frames = perdure_stream_memory(p->batch, &size);
@@ -111,7 +110,8 @@ bool primary_send_staging(struct primary *p, enum wire_record type, uint64_t id,
         for (; i < stop; i++)
             kinds[page_encode(p->encoder, p->batch, staging_page(p->staging, i),
                               staging_data(p->staging, i))]++;
-        if (!in_time(p, errp) || !ship(p, crc, errp))
+        perdure_stream_end(p->batch);
+        if (!in_time(p, errp) || !primary_ship(p, crc, errp))
             return false;
     }
     task_lock(&p->e->lock);
@@ -191,7 +191,8 @@ static bool start_replication(struct primary *p, Error **errp)
     uint64_t id;
     bool ok;
 
-    if (!primary_pause(p, errp))
+    /* Before the backup can claim, and before the pause: it waits for a disk. */
+    if (!session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp) || !primary_pause(p, errp))
         return false;
     p->g->on_request_opaque = p->e;
     p->g->on_request = on_request;
@@ -200,6 +201,8 @@ static bool start_replication(struct primary *p, Error **errp)
          wire_done(p->s->in, errp);
     session_set_limit(p->s, TIME_NEVER);
     p->replicating = ok && replication_start_all(REPLICATION_MODE_PRIMARY, errp);
+    if (p->replicating)
+        primary_feed_begin(p);
     primary_resume(p);
     return p->replicating;
 }
@@ -262,9 +265,11 @@ static bool carry_out(struct primary *p, Error **errp)
 static bool cycle(struct primary *p, Error **errp)
 {
     while (primary_may_go_on(p)) {
-        switch (epoch_wait(p)) {
+        switch (epoch_wait(p, errp)) {
         case EPOCH_STOP:
             continue;
+        case EPOCH_FAILED:
+            return false;
         case EPOCH_SWAP:
             return primary_swap(p, errp);
         case EPOCH_DUE:
@@ -328,6 +333,7 @@ static void undo(struct primary *p, bool discard, bool failover)
 
     p->g->on_request = NULL;
     checkpoint_devices_set_listener(NULL, NULL);
+    primary_feed_end(p);
     if (p->gated)
         checkpoint_devices_teardown(discard);
     if (p->tracking)
@@ -374,6 +380,7 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
     error_free(err);
     err = NULL;
     undo(p, false, end == SESSION_LINK_LOST);
+    session_try_mark_disks(p->s, GUEST_DISKS_CLEAN);
     /* What it asked for while no epoch could carry it any more. */
     if (p->paused)
         request = p->g->ops->request(p->g);
@@ -411,6 +418,7 @@ static void ask(struct primary *p)
         break;
     case VERDICT_DENIED:
         primary_step_down(p);
+        session_try_mark_disks(s, GUEST_DISKS_SUPERSEDED);
         report_line(&s->report, "output",
                     "discarded since the last acknowledged epoch; the guest stands still");
         engine_set_report(p->e, s->report.text);

@@ -23,6 +23,7 @@ struct primary {
     VMStream *devices; /* an epoch's, saved during the pause */
 
     uint64_t epoch;             /* the last one begun */
+    uint32_t crc;               /* of what was sent for the running one, epoch + 1 */
     int64_t send_until;         /* the guest stands still: when all must be sent; else 0 */
     int64_t last_start;         /* of the running epoch: when the guest was resumed */
     enum guest_request request; /* carried by the last acknowledged epoch */
@@ -45,18 +46,30 @@ bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Erro
 bool primary_may_go_on(struct primary *p);
 /* Before every send: a backup whose heart beats but that takes nothing must not hold the guest for ever. */
 void primary_limit_send(struct primary *p);
+/* Sends the frames in p->batch, at once or with what follows; *crc goes on over them. */
+bool primary_ship(struct primary *p, uint32_t *crc, Error **errp);
 /* Encodes what is in staging into records of type and sends them; *crc goes on over their frames. */
 bool primary_send_staging(struct primary *p, enum wire_record type, uint64_t id, uint32_t *crc, Error **errp);
 /* The guest's request while no epoch need carry it. */
 bool primary_request_before_epochs(struct primary *p, Error **errp);
 
+/* feed.c: what the replicating components have for the peer. */
+/* From here on they may tell that something waits. */
+void primary_feed_begin(struct primary *p);
+void primary_feed_end(struct primary *p);
+/* Sends the messages of an epoch up to this one that wait: all of one that is over, a share of the running
+ * one's. *crc goes on over their frames. */
+bool primary_feed(struct primary *p, uint64_t epoch, uint32_t *crc, Error **errp);
+/* Brings the components on both sides to the same content, while the guest runs. */
+bool primary_feed_sync(struct primary *p, Error **errp);
+
 /* sync.c */
 bool primary_sync(struct primary *p, Error **errp);
 
 /* epoch.c */
-enum epoch_cause { EPOCH_DUE, EPOCH_STOP, EPOCH_SWAP };
-/* Waits for the end of the running epoch. */
-enum epoch_cause epoch_wait(struct primary *p);
+enum epoch_cause { EPOCH_DUE, EPOCH_STOP, EPOCH_SWAP, EPOCH_FAILED };
+/* Waits for the end of the running epoch, and sends what its feeds give meanwhile. */
+enum epoch_cause epoch_wait(struct primary *p, Error **errp);
 /* One epoch, from pause to release. flags: WIRE_END_FIRST, WIRE_END_SWAP (the guest stays paused). */
 bool epoch_run(struct primary *p, uint8_t flags, Error **errp);
 

@@ -94,6 +94,8 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     if (!replication_stop_all(true, errp))
         return false;
     b->replicating = false;
+    if (!session_mark_disks(b->s, GUEST_DISKS_CLEAN, errp))
+        return false;
     if (request == GUEST_REQUEST_POWEROFF || request == GUEST_REQUEST_PANIC)
         return end_guest(b, request);
     if (!g->ops->take_over(g, errp))
@@ -107,7 +109,7 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     return true;
 }
 
-void backup_drop(struct backup *b, const char *why)
+void backup_drop(struct backup *b, bool superseded, const char *why)
 {
     Engine *e = b->e;
     Guest *g = e->guest;
@@ -120,6 +122,8 @@ void backup_drop(struct backup *b, const char *why)
     error_free(err);
     err = NULL;
     b->replicating = false;
+    if (superseded && b->standby)
+        session_try_mark_disks(b->s, GUEST_DISKS_SUPERSEDED);
     if (g && e->guest_is_made) {
         e->owner.factory->destroy(e->owner.factory, g);
         e->guest = NULL;

@@ -122,3 +122,30 @@ void session_run(void *session)
         session_ask_on(s);
     mark_ended(s);
 }
+
+bool session_mark_disks(struct session *s, enum guest_disk_role role, Error **errp)
+{
+    Guest *g = s->e->guest;
+    struct guest_disk_mark mark = {
+        .role = role,
+        .vm = s->e->vm,
+        .pair = s->hello.pair,
+        .arbiter = s->hello.arbiter,
+        .peer = s->peer,
+        .generation = s->hello.generation,
+    };
+
+    task_lock(&s->e->lock);
+    mark.epoch = s->e->epoch;
+    task_unlock(&s->e->lock);
+    return !g || !g->ops->mark_disks || g->ops->mark_disks(g, &mark, errp);
+}
+
+void session_try_mark_disks(struct session *s, enum guest_disk_role role)
+{
+    Error *err = NULL;
+
+    if (!session_mark_disks(s, role, &err))
+        engine_note_trouble(s->e, err);
+    error_free(err);
+}

@@ -56,6 +56,10 @@ bool session_link_broken(struct session *s);
 /* *errp is set: if the link was taken down, what took it down is the first error, and the failure of a call
  * under way its consequence. */
 void session_blame_link(struct session *s, Error **errp);
+/* Makes durable what this side's disks are to the pair from here on: before anything relies on it. */
+bool session_mark_disks(struct session *s, enum guest_disk_role role, Error **errp);
+/* The same, where nothing can be done about a failure but to tell. */
+void session_try_mark_disks(struct session *s, enum guest_disk_role role);
 /* From here on a new primary is made to wait for this session's end, not refused as a second one. */
 void session_mark_closing(struct session *s);
 /* Lets the peer read what was sent before the connection goes: waits a moment for its end. */

@@ -26,7 +26,8 @@ static bool sync_round(struct primary *p, Error **errp)
     while (more) {
         uint32_t crc = 0;
 
-        if (!primary_may_go_on(p) || !primary_request_before_epochs(p, errp))
+        if (!primary_may_go_on(p) || !primary_request_before_epochs(p, errp) ||
+            !primary_feed(p, p->epoch + 1, &p->crc, errp))
             return false;
         staging_reset(p->staging);
         primary_limit_send(p);
@@ -43,7 +44,7 @@ bool primary_sync(struct primary *p, Error **errp)
 {
     uint64_t before = UINT64_MAX, left;
 
-    if (!p->g->ops->tracking_start(p->g, errp))
+    if (!primary_feed_sync(p, errp) || !p->g->ops->tracking_start(p->g, errp))
         return false;
     p->tracking = true;
     for (int round = 0; round < ROUNDS_MAX; round++) {

@@ -37,6 +37,8 @@ enum wire_record {
     WIRE_NOT_STARTED = 0x32, /* <- text: it does not, and never will in this generation */
     WIRE_ENDED = 0x33,       /* -> the guest ended, as the acknowledged state says */
     WIRE_ENDED_OK = 0x34,    /* <- */
+    WIRE_FEED = 0x35,        /* -> a message of a replicating component, part of epoch id */
+    WIRE_FEED_REPLY = 0x36,  /* <- the reply to one that was a question */
     WIRE_PING = 0x38,        /* on the heartbeat connection; id counts */
     WIRE_PONG = 0x39,
 };

@@ -20,6 +20,21 @@ typedef struct Guest Guest;
  * that carries it. */
 enum guest_request { GUEST_REQUEST_NONE, GUEST_REQUEST_RESET, GUEST_REQUEST_POWEROFF, GUEST_REQUEST_PANIC };
 
+/* What this side's disks are to the pair: durable, beside each writable disk, before it takes effect. */
+enum guest_disk_role {
+    GUEST_DISKS_CLEAN,       /* the newest copy, and nobody else may go on from another */
+    GUEST_DISKS_PRIMARY,     /* the newest copy unless the backup takes over: the arbiter knows */
+    GUEST_DISKS_STANDBY,     /* a whole epoch of a guest that runs elsewhere */
+    GUEST_DISKS_SYNC_TARGET, /* half overwritten: no disks */
+    GUEST_DISKS_SUPERSEDED,  /* older than the other side's */
+};
+
+struct guest_disk_mark {
+    enum guest_disk_role role;
+    const char *vm, *pair, *arbiter, *peer;
+    uint64_t generation, epoch;
+};
+
 struct guest_ops {
     /* Every vCPU out of the kernel and at the barrier, then the I/O loop parked. Idempotent is not needed:
      * never nested. */
@@ -48,6 +63,11 @@ struct guest_ops {
     /* Carries out the reset / forgets the request. Paused. Power-off and panic are the process owner's to
      * carry out. */
     bool (*reset)(Guest *g, Error **errp);
+
+    /* Makes the mark durable beside every disk that the guest can write. Waits for the disks. NULL: it has
+     * none.
+     */
+    bool (*mark_disks)(Guest *g, const struct guest_disk_mark *mark, Error **errp);
 
     /* The configuration, as records of the stream: a standby builds its machine from it. Kernel, initrd,
      * command line included. */

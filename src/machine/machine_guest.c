@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the engines see of the machine: guest_ops. */
+#include "machine/machine_disks.h"
 #include "machine/machine_internal.h"
 #include "machine/state_match.h"
 
@@ -63,6 +64,11 @@ static bool guest_reset(Guest *g, Error **errp)
         return false;
     machine_tell(machine_of(g), MACHINE_RESET);
     return true;
+}
+
+static bool guest_mark_disks(Guest *g, const struct guest_disk_mark *mark, Error **errp)
+{
+    return machine_mark_disks(&machine_of(g)->setup.config, mark, errp);
 }
 
 static bool guest_save_config(Guest *g, VMStream *f, Error **errp)
@@ -152,6 +158,7 @@ const struct guest_ops machine_guest_ops = {
     .changed_pages = guest_changed_pages,
     .request = guest_pending_request,
     .reset = guest_reset,
+    .mark_disks = guest_mark_disks,
     .save_config = guest_save_config,
     .take_over = guest_take_over,
     .announce = guest_announce,

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "control/disk_gate.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "block/disk_record.h"
+#include "control/disk_replay.h"
+#include "engine/arbiter.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define CLAIM_LIMIT (10 * NS_PER_S)
+
+struct gate {
+    bool standby, force;
+    char reasons[4096]; /* one a line */
+};
+
+struct disk {
+    const struct machine_disk *config;
+    char record_path[1200];
+    struct disk_record record;
+};
+
+static void refuse(struct gate *g, const struct disk *d, const char *why, const char *what_to_do)
+{
+    size_t n = strlen(g->reasons);
+
+    snprintf(g->reasons + n, sizeof(g->reasons) - n, "%sdisk %s: %s %s; %s", n ? "\n" : "", d->config->id,
+             d->config->path, why, what_to_do);
+}
+
+static void take_error(struct gate *g, Error *err)
+{
+    size_t n = strlen(g->reasons);
+
+    snprintf(g->reasons + n, sizeof(g->reasons) - n, "%s%s", n ? "\n" : "", error_get_pretty(err));
+    error_free(err);
+}
+
+static bool store(struct gate *g, struct disk *d, enum disk_role role)
+{
+    Error *err = NULL;
+
+    d->record.role = role;
+    if (disk_record_store(d->record_path, &d->record, &err))
+        return true;
+    take_error(g, err);
+    return false;
+}
+
+/* --- a former primary's disk: whose turn is it? --- */
+
+static enum arbiter_answer claim(const struct disk_record *r, Error **errp)
+{
+    struct arbiter_claim c = {
+        .pair = r->pair,
+        .generation = r->generation,
+        .side = ARBITER_PRIMARY,
+        .vm = r->vm,
+        .peer = r->peer,
+        .returning = true,
+    };
+    Arbiter *a = arbiter_new(r->arbiter, errp);
+    enum arbiter_answer answer;
+
+    if (!a)
+        return ARBITER_UNKNOWN;
+    answer = arbiter_claim(a, &c, clock_now() + CLAIM_LIMIT, errp);
+    arbiter_free(a);
+    return answer;
+}
+
+static void unknown(struct gate *g, const struct disk *d, Error *err)
+{
+    char why[2048];
+
+    snprintf(why, sizeof(why),
+             "was the primary's when it was last used, and arbiter %s cannot say whether the other "
+             "side went on (%s)",
+             d->record.arbiter, error_get_pretty(err));
+    refuse(g, d, why,
+           g->standby ? "if it did: --force-stale overwrites this copy"
+                      : "if it did not: --force-stale runs this copy");
+    error_free(err);
+}
+
+/* Leaves the record as what it has become. */
+static void settle_primary(struct gate *g, struct disk *d)
+{
+    Error *err = NULL;
+
+    switch (claim(&d->record, &err)) {
+    case ARBITER_GRANTED:
+        store(g, d, DISK_CLEAN);
+        break;
+    case ARBITER_DENIED:
+        store(g, d, DISK_SUPERSEDED);
+        break;
+    default:
+        unknown(g, d, err);
+    }
+}
+
+/* --- the table of disk_record.h --- */
+
+static void judge_run(struct gate *g, struct disk *d)
+{
+    switch (d->record.role) {
+    case DISK_STANDBY:
+        refuse(g, d, "is a standby's: its guest runs, or ran, on the other side",
+               "`perdure failover` takes over; if the other side is gone for good: --force-stale");
+        break;
+    case DISK_SYNC_TARGET:
+        refuse(g, d, "is half overwritten by a sync that did not end",
+               "start it as a standby again; --force-stale runs what is there");
+        break;
+    case DISK_SUPERSEDED:
+        refuse(g, d, "is older than the copy with which the other side went on",
+               "start it as a standby; if that copy is lost: --force-stale");
+        break;
+    default:
+        break;
+    }
+}
+
+static void judge_standby(struct gate *g, struct disk *d)
+{
+    if (d->record.role == DISK_CLEAN)
+        refuse(g, d, "is the newest copy of a protected machine",
+               "--force-stale lets a primary overwrite it");
+}
+
+static void force(struct gate *g, struct disk *d)
+{
+    Error *err = NULL;
+
+    if (g->standby || d->record.role == DISK_NO_RECORD)
+        return;
+    if (d->record.role == DISK_STANDBY &&
+        !disk_replay(d->config->id, d->config->path, d->record.journal, &err)) {
+        take_error(g, err);
+        return;
+    }
+    log_warn("disk %s: %s was %s; run because of --force-stale", d->config->id, d->config->path,
+             disk_role_name(d->record.role));
+    store(g, d, DISK_CLEAN);
+}
+
+static void check(struct gate *g, const struct machine_disk *config)
+{
+    struct disk d = {.config = config};
+    Error *err = NULL;
+
+    if (!disk_record_path(config->path, d.record_path, sizeof(d.record_path), &err) ||
+        !disk_record_load(d.record_path, &d.record, &err)) {
+        take_error(g, err);
+        return;
+    }
+    if (g->force) {
+        force(g, &d);
+        return;
+    }
+    if (d.record.role == DISK_PRIMARY)
+        settle_primary(g, &d);
+    if (g->standby)
+        judge_standby(g, &d);
+    else
+        judge_run(g, &d);
+}
+
+static bool pass(const struct machine_config *c, bool standby, bool force_stale, Error **errp)
+{
+    struct gate g = {.standby = standby, .force = force_stale};
+
+    for (int i = 0; i < c->disk_count; i++)
+        if (!c->disks[i].readonly)
+            check(&g, &c->disks[i]);
+    if (g.reasons[0])
+        error_setg(errp, "%s", g.reasons);
+    return !g.reasons[0];
+}
+
+bool disk_gate_run(const struct machine_config *c, bool force_stale, Error **errp)
+{
+    return pass(c, false, force_stale, errp);
+}
+
+bool disk_gate_standby(const struct machine_config *c, bool force_stale, Error **errp)
+{
+    return pass(c, true, force_stale, errp);
+}
