@@ -122,8 +122,8 @@ void loop_unpark(Loop *l)
     task_unlock(&l->lock);
 }
 
-/* The lock for a handler: not while parked. false (lock held all the same): stopping, run nothing. */
-static bool lock_unparked(Loop *l)
+/* The lock for a handler: not while parked. */
+bool loop_lock_unparked(Loop *l)
 {
     task_lock(&l->lock);
     while (l->parked && !l->stopping)
@@ -288,7 +288,7 @@ static void run_posted(Loop *l)
     struct loop_posted p;
 
     for (size_t n = count_posted(l); n; n--) {
-        if (lock_unparked(l) && take_posted(l, &p))
+        if (loop_lock_unparked(l) && take_posted(l, &p))
             p.fn(p.opaque);
         task_unlock(&l->lock);
     }
@@ -298,7 +298,7 @@ static void run_posted(Loop *l)
 
 static void run_timers(Loop *l)
 {
-    if (lock_unparked(l))
+    if (loop_lock_unparked(l))
         loop_timers_run(l);
     task_unlock(&l->lock);
 }
@@ -306,7 +306,7 @@ static void run_timers(Loop *l)
 /* One handler a time under the lock, so that a vCPU need not wait for the whole batch. */
 static void run_handler(Loop *l, struct loop_handler *h, uint32_t events)
 {
-    if (lock_unparked(l)) {
+    if (loop_lock_unparked(l)) {
         events = wanted(l, h, events);
         if (events)
             h->fn(h->opaque, events);
@@ -336,9 +336,11 @@ static void loop_main(void *opaque)
 {
     struct epoll_event events[BATCH];
     Loop *l = opaque;
+    bool more = false;
 
+    loop_make_current(l);
     while (!stopping(l)) {
-        int n = epoll_wait(l->epoll, events, BATCH, -1);
+        int n = epoll_wait(l->epoll, events, BATCH, more ? 0 : -1);
 
         assert(n >= 0 || errno == EINTR);
         for (int i = 0; i < n; i++) {
@@ -350,6 +352,7 @@ static void loop_main(void *opaque)
             run_timers(l);
             run_posted(l);
         }
+        more = loop_run_deferred(l);
         bury_removed(l);
     }
 }

@@ -54,6 +54,22 @@ void loop_timer_free(LoopTimer *t);
  * What has not run when the loop is freed never runs. */
 void loop_post(Loop *l, void (*fn)(void *opaque), void *opaque);
 
+/* Work that belongs after what the loop's thread does now: d->fn runs on it once, soon, lock held, however
+ * often it is deferred until then; so what several events need is done once, without a descriptor. From a
+ * handler only (timers and posted functions too). d is the caller's; he removes it before he frees it. */
+struct loop_deferred {
+    void (*fn)(void *opaque);
+    void *opaque;
+    /* private */
+    bool queued;
+    struct loop_deferred *next;
+};
+void loop_defer(Loop *l, struct loop_deferred *d);
+/* Lock held, or loop not started. */
+void loop_undefer(Loop *l, struct loop_deferred *d);
+/* Does this thread run l's handlers? In a handler it does. */
+bool loop_is_current(const Loop *l);
+
 void loop_lock(Loop *l);
 void loop_unlock(Loop *l);
 void loop_assert_locked(Loop *l);

@@ -32,6 +32,7 @@ struct Loop {
     bool started;
     bool stopping;
     Task *task;
+    struct loop_deferred *deferred; /* first in, first out */
 
     int epoll;
     int wake;    /* eventfd */
@@ -49,5 +50,12 @@ struct Loop {
 
 /* Runs what is due; lock held. */
 void loop_timers_run(Loop *l);
+
+/* false (lock held all the same): stopping, run nothing. */
+bool loop_lock_unparked(Loop *l);
+/* The calling thread is l's. */
+void loop_make_current(const Loop *l);
+/* Lock not held. True: there is more. */
+bool loop_run_deferred(Loop *l);
 
 #endif

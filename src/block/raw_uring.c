@@ -19,6 +19,7 @@ struct uring {
     struct raw *raw;
     struct io_uring ring; /* submission: lock held. Completion: the reaper */
     Task *reaper;         /* NULL: the loop reaps */
+    struct loop_deferred turn;
 
     struct task_mutex lock; /* protects what follows */
     struct task_cond changed;
@@ -68,9 +69,11 @@ static void tell_kernel(struct uring *u)
     }
 }
 
+/* What a handler of the loop submits goes to the kernel in one call, after it. */
 static void uring_submit(struct raw *raw, struct block_request *r)
 {
     struct uring *u = raw->engine_state;
+    bool later = raw->loop && loop_is_current(raw->loop);
 
     task_lock(&u->lock);
     u->busy++;
@@ -79,8 +82,18 @@ static void uring_submit(struct raw *raw, struct block_request *r)
     } else {
         u->running++;
         prepare(u, r);
-        tell_kernel(u);
+        if (!later)
+            tell_kernel(u);
     }
+    task_unlock(&u->lock);
+    if (later)
+        loop_defer(raw->loop, &u->turn);
+}
+
+static void submit_prepared(struct uring *u)
+{
+    task_lock(&u->lock);
+    tell_kernel(u);
     task_unlock(&u->lock);
 }
 
@@ -136,6 +149,13 @@ static void reap_all(struct uring *u)
         reap(u, cqe);
 }
 
+/* Reads of what the kernel has in memory are done when it returns. */
+static void take_turn(void *opaque)
+{
+    submit_prepared(opaque);
+    reap_all(opaque);
+}
+
 static void ring_ready(void *opaque, uint32_t events)
 {
     (void)events;
@@ -168,6 +188,7 @@ static void uring_drain(struct raw *raw)
     struct uring *u = raw->engine_state;
     struct io_uring_cqe *cqe;
 
+    submit_prepared(u);
     while (!u->reaper && count_busy(u)) {
         if (io_uring_wait_cqe(&u->ring, &cqe) == 0)
             reap(u, cqe);
@@ -201,8 +222,10 @@ static void uring_close(struct raw *raw)
     struct uring *u = raw->engine_state;
 
     stop_reaper(u);
-    if (raw->loop)
+    if (raw->loop) {
+        loop_undefer(raw->loop, &u->turn);
         loop_remove_fd(raw->loop, u->ring.ring_fd);
+    }
     io_uring_queue_exit(&u->ring);
     task_cond_destroy(&u->changed);
     task_mutex_destroy(&u->lock);
@@ -253,6 +276,7 @@ static bool uring_open(struct raw *raw, Error **errp)
         return false;
     }
     u->raw = raw;
+    u->turn = (struct loop_deferred){.fn = take_turn, .opaque = u};
     raw->engine_state = u;
     task_mutex_init(&u->lock);
     task_cond_init(&u->changed);

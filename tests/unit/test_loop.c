@@ -308,12 +308,115 @@ static void test_many_threads(void **state)
     end_loop(&s);
 }
 
+/* --- deferred --- */
+
+struct deferring {
+    Loop *loop;
+    struct loop_deferred one, again, never;
+    int one_ran, again_ran, never_ran;
+    bool parked;
+};
+
+static void ran_one(void *opaque)
+{
+    struct deferring *d = opaque;
+
+    loop_assert_locked(d->loop);
+    assert_true(loop_is_current(d->loop));
+    assert_false(d->parked);
+    d->one_ran++;
+}
+
+/* Defers itself, more often than one turn of the loop does. */
+static void ran_again(void *opaque)
+{
+    struct deferring *d = opaque;
+
+    if (++d->again_ran < 100)
+        loop_defer(d->loop, &d->again);
+}
+
+static void ran_never(void *opaque)
+{
+    ((struct deferring *)opaque)->never_ran++;
+}
+
+static void defer_all(void *opaque)
+{
+    struct deferring *d = opaque;
+
+    for (int i = 0; i < 3; i++)
+        loop_defer(d->loop, &d->one);
+    loop_defer(d->loop, &d->never);
+    loop_defer(d->loop, &d->again);
+    loop_undefer(d->loop, &d->never);
+    loop_undefer(d->loop, &d->never);
+    assert_int_equal(d->one_ran, 0);
+}
+
+static void test_deferred(void **state)
+{
+    struct deferring d = {.loop = loop_new(NULL)};
+
+    (void)state;
+    d.one = (struct loop_deferred){.fn = ran_one, .opaque = &d};
+    d.again = (struct loop_deferred){.fn = ran_again, .opaque = &d};
+    d.never = (struct loop_deferred){.fn = ran_never, .opaque = &d};
+    assert_true(loop_start(d.loop, NULL));
+    assert_false(loop_is_current(d.loop));
+    loop_post(d.loop, defer_all, &d);
+    wait_for(d.loop, &d.again_ran, 100);
+    assert_int_equal(read_locked(d.loop, &d.one_ran), 1);
+    assert_int_equal(read_locked(d.loop, &d.never_ran), 0);
+    loop_free(d.loop);
+}
+
+static void defer_and_park(void *opaque)
+{
+    struct deferring *d = opaque;
+
+    loop_defer(d->loop, &d->one);
+    d->again_ran = 1;
+    task_sleep_until(clock_now() + 5 * NS_PER_MS); /* who parks waits for the lock meanwhile */
+}
+
+/* A park between a handler and what it deferred holds that back. */
+static void test_deferred_while_parked(void **state)
+{
+    struct deferring d = {.loop = loop_new(NULL)};
+
+    (void)state;
+    d.one = (struct loop_deferred){.fn = ran_one, .opaque = &d};
+    assert_true(loop_start(d.loop, NULL));
+    for (int i = 1; i <= 20; i++) {
+        int before;
+
+        d.again_ran = 0;
+        loop_post(d.loop, defer_and_park, &d);
+        wait_for(d.loop, &d.again_ran, 1);
+        loop_park(d.loop);
+        loop_lock(d.loop);
+        d.parked = true;
+        before = d.one_ran;
+        loop_unlock(d.loop);
+        task_sleep_until(clock_now() + NS_PER_MS);
+        assert_int_equal(read_locked(d.loop, &d.one_ran), before);
+        loop_lock(d.loop);
+        d.parked = false;
+        loop_unlock(d.loop);
+        loop_unpark(d.loop);
+        wait_for(d.loop, &d.one_ran, i);
+    }
+    loop_free(d.loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_events), cmocka_unit_test(test_removed_in_the_batch),
-        cmocka_unit_test(test_timers), cmocka_unit_test(test_post),
-        cmocka_unit_test(test_park),   cmocka_unit_test(test_many_threads),
+        cmocka_unit_test(test_events),   cmocka_unit_test(test_removed_in_the_batch),
+        cmocka_unit_test(test_timers),   cmocka_unit_test(test_post),
+        cmocka_unit_test(test_park),     cmocka_unit_test(test_many_threads),
+        cmocka_unit_test(test_deferred), cmocka_unit_test(test_deferred_while_parked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
