@@ -7,7 +7,7 @@
 
 #include "block/journal_format.h"
 
-#define JOURNAL_BUFFER (1u << 20) /* what is read or written at once; a multiple of JOURNAL_BLOCK */
+#define JOURNAL_BUFFER (256u << 10) /* what is read or written at once; a multiple of JOURNAL_BLOCK */
 
 struct Journal {
     Block *block;
