@@ -4,12 +4,20 @@
  *
  *     put(N) -> [queue] -> append all that waits -> sync -> in place -> (now and then) flush images, release
  *
- * put() returns at once while less than backlog_limit bytes wait, else it waits. Images are flushed whenever
- * the queue is empty, and at the latest after JOURNAL_WRITER_UNFLUSHED bytes, so that a takeover has little
- * left to do.
+ *     JournalWriter *jw = journal_writer_new(journal, images, 64 << 20, &err);
+ *     journal_writer_put(jw, w, &err);                 // at each checkpoint
+ *     journal_writer_drain(jw, &err);                  // taking over
+ *     journal_writer_free(jw);
  *
- * The first error is kept: from then on nothing more is written, put() and drain() fail with it.
- * Locks: one of its own, a leaf. put, drain and error by one task, figures by any.
+ * put() returns at once while less than backlog_limit bytes are not durable, else it waits. Images are
+ * flushed whenever the queue is empty, and at the latest after JOURNAL_WRITER_UNFLUSHED bytes, so that a
+ * takeover has little left to do. An epoch without writes costs nothing: it is durable as soon as all before
+ * it is.
+ *
+ * The first error is kept: from then on nothing more is written, put() and drain() fail with it. The epochs
+ * that were durable still are, in the journal.
+ * Locks: one of its own, a leaf, not held while anything is read or written. put, drain and error by one
+ * task, figures by any.
  */
 #ifndef BLOCK_JOURNAL_WRITER_H
 #define BLOCK_JOURNAL_WRITER_H
@@ -20,7 +28,8 @@
 
 typedef struct JournalWriter JournalWriter;
 
-/* Borrows the images (as many as the journal's identity has disks); takes the journal, also on failure. */
+/* Borrows the images (as many as the journal's identity has disks, of the sizes that it says); takes the
+ * journal, fresh from journal_create(), also on failure. */
 JournalWriter *journal_writer_new(Journal *j, Block *const *images, uint64_t backlog_limit, Error **errp);
 /* Takes w. */
 bool journal_writer_put(JournalWriter *jw, struct epoch_writes *w, Error **errp);
@@ -30,7 +39,8 @@ bool journal_writer_drain(JournalWriter *jw, Error **errp);
 bool journal_writer_get_error(JournalWriter *jw, Error **errp);
 uint64_t journal_writer_backlog(JournalWriter *jw);       /* bytes not yet durable */
 uint64_t journal_writer_durable_epoch(JournalWriter *jw); /* the last one that a crash does not undo */
-/* Ends the task: what waits is not written. NULL is fine. */
+/* Ends the task and closes the journal: what waits is not written, though a batch that is under way is. NULL
+ * is fine. */
 void journal_writer_free(JournalWriter *jw);
 
 #endif
