@@ -30,6 +30,7 @@ struct disk_write {
     enum disk_write_kind kind;
     uint32_t disk; /* number in the group */
     uint64_t offset, size;
+    uint64_t epoch; /* of forward_queue.h */
     uint32_t data_size;
     uint8_t data[];
 };
