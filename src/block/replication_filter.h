@@ -9,8 +9,10 @@
 
 #include "block/replication_group.h"
 
-/* Takes next on success. Members are numbered in the order of their making; ids differ. Made before
- * replication starts and closed when it is over. */
+/* Takes next on success. Members are numbered in the order of their making; ids differ; read-only disks are
+ * refused. Made before replication starts, drained and closed when it is over. What next completes it
+ * completes on threads of its own (block_raw_options.loop is NULL): the group waits for its disks also while
+ * the machine stands still. */
 Block *replication_filter_new(ReplicationGroup *group, Block *next, Error **errp);
 
 #endif

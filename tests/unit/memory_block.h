@@ -9,7 +9,8 @@
  *     memory_block_finish(m, 0, 0);                // the first one that waits, carried out, no error
  *     memory_block_finish(m, 0, EIO);              // not carried out
  *
- * m->seen counts what was carried out, by operation. Not for several threads at once.
+ * m->errors[op] is what requests of that operation end with while nothing is held; 0 at
+ * first. m->seen counts what was carried out, by operation. Not for several threads at once.
  */
 #ifndef TESTS_MEMORY_BLOCK_H
 #define TESTS_MEMORY_BLOCK_H
@@ -29,6 +30,7 @@ struct memory_block {
     unsigned count; /* waiting */
     struct block_request *waiting[MEMORY_BLOCK_HELD_MAX];
     unsigned seen[BLOCK_FLUSH + 1];
+    int errors[BLOCK_FLUSH + 1];
 };
 
 static inline void memory_block_carry_out(struct memory_block *m, struct block_request *r)
@@ -62,7 +64,7 @@ static inline void memory_block_submit(Block *b, struct block_request *r)
     assert(m->count < MEMORY_BLOCK_HELD_MAX);
     m->waiting[m->count++] = r;
     if (!m->held)
-        memory_block_finish(m, m->count - 1, 0);
+        memory_block_finish(m, m->count - 1, m->errors[r->op]);
 }
 
 static inline void memory_block_drain(Block *b)
