@@ -23,6 +23,7 @@
 #ifndef DEVICE_DEVICES_H
 #define DEVICE_DEVICES_H
 
+#include "block/block.h"
 #include "device/device.h"
 #include "net/console_gate.h"
 #include "net/net.h"
@@ -59,8 +60,9 @@ Device *pci_host_new(struct device_host *h, Error **errp); /* sets h->pci */
  * caller. */
 Device *virtio_net_new(struct device_host *h, const char *id, unsigned slot, const uint8_t mac[6],
                        NetPort *port, Error **errp);
-/* path: a raw image or block device; locked while the device exists. */
-Device *virtio_blk_new(struct device_host *h, const char *id, unsigned slot, const char *path, bool readonly,
+/* top, the disk's chain, is taken, also when it fails. Several queues (VIRTIO_QUEUES_SAVED at most): guests use
+ * one a processor. */
+Device *virtio_blk_new(struct device_host *h, const char *id, unsigned slot, Block *top, unsigned queues,
                        Error **errp);
 /*
  * virtio-console: up to 9 ports. Port 0 is the guest's hvc0; the others are channels with a name

@@ -31,7 +31,7 @@ static void reset_state(struct virtio_device *v)
 
 void virtio_init(struct virtio_device *v)
 {
-    assert(v->ops->queue_count <= VIRTIO_QUEUES_MAX && v->ops->config_size <= VIRTIO_CONFIG_MAX);
+    assert(v->queue_count <= VIRTIO_QUEUES_MAX && v->ops->config_size <= VIRTIO_CONFIG_MAX);
     v->features = v->ops->features | VIRTIO_COMMON_FEATURES;
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
         v->queues[i].memory = v->memory;
@@ -53,7 +53,7 @@ static bool features_acceptable(const struct virtio_device *v)
 
 static void use_features(struct virtio_device *v)
 {
-    for (unsigned i = 0; i < v->ops->queue_count; i++) {
+    for (unsigned i = 0; i < v->queue_count; i++) {
         v->queues[i].event_idx = virtio_has_feature(v, VIRTIO_RING_F_EVENT_IDX);
         v->queues[i].indirect = virtio_has_feature(v, VIRTIO_RING_F_INDIRECT_DESC);
     }
@@ -98,14 +98,13 @@ void virtio_enable_queue(struct virtio_device *v, unsigned queue)
 
 void virtio_kick(struct virtio_device *v, unsigned queue)
 {
-    if (queue < v->ops->queue_count && virtio_is_running(v) && v->queues[queue].enabled &&
-        v->may_access_memory(v))
+    if (queue < v->queue_count && virtio_is_running(v) && v->queues[queue].enabled && v->may_access_memory(v))
         v->ops->kick(v, queue);
 }
 
 void virtio_kick_all(struct virtio_device *v)
 {
-    for (unsigned i = 0; i < v->ops->queue_count; i++)
+    for (unsigned i = 0; i < v->queue_count; i++)
         virtio_kick(v, i);
 }
 
@@ -174,7 +173,7 @@ static const char *check_loaded_queue(struct virtio_device *v, unsigned i)
 
     if (wrong)
         return wrong;
-    if (q->enabled && (i >= v->ops->queue_count || !(v->status & VIRTIO_CONFIG_S_FEATURES_OK)))
+    if (q->enabled && (i >= v->queue_count || !(v->status & VIRTIO_CONFIG_S_FEATURES_OK)))
         return "it is enabled and cannot be";
     if (q->inflight_count && !q->enabled)
         return "it has requests in flight and is not enabled";
@@ -211,7 +210,7 @@ void virtio_take_over(struct virtio_device *v)
         return;
     v->ops->start(v);
     virtio_kick_all(v);
-    for (unsigned i = 0; i < v->ops->queue_count; i++) {
+    for (unsigned i = 0; i < v->queue_count; i++) {
         if (v->queues[i].enabled)
             v->interrupt(v, v->queues[i].vector, false);
     }

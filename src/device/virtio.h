@@ -31,7 +31,6 @@ struct virtio_device;
 struct virtio_ops {
     uint16_t device_id; /* of the virtio specification */
     uint64_t features;  /* in addition to VIRTIO_COMMON_FEATURES */
-    unsigned queue_count;
     unsigned config_size; /* 0: it has none */
     /* Fills config_size bytes. */
     void (*read_config)(struct virtio_device *v, uint8_t *config);
@@ -55,6 +54,7 @@ struct virtio_device {
     const struct virtio_ops *ops;
     const char *id;
     GuestMemory *memory;
+    unsigned queue_count;
     uint64_t features; /* offered */
     unsigned vectors;
     /* Set by the transport. vector: VIRTQUEUE_NO_VECTOR is possible. config: for a change of configuration,

@@ -52,7 +52,6 @@ struct port {
 struct virtio_console {
     Device device;
     struct virtio_pci transport;
-    struct virtio_ops ops; /* the number of queues is this machine's */
     unsigned count;
     struct port ports[CONSOLE_PORTS_MAX];
     uint32_t saved_ports, saved_queues; /* count, and queues after VIRTIO_QUEUES_SAVED, for the state */
@@ -428,7 +427,7 @@ static const struct virtio_ops console_ops = {
 
 static uint32_t more_queues(const struct virtio_console *c)
 {
-    return c->ops.queue_count - VIRTIO_QUEUES_SAVED;
+    return c->transport.virtio.queue_count - VIRTIO_QUEUES_SAVED;
 }
 
 static bool console_pre_save(void *opaque, Error **errp)
@@ -556,8 +555,8 @@ static void set_ports(struct virtio_console *c, const struct console_port *ports
         c->ports[i].owner = c;
     for (unsigned i = 0; i < count; i++)
         c->ports[i].outside = ports[i];
-    c->ops = console_ops;
-    c->ops.queue_count = 2 + 2 * count > VIRTIO_QUEUES_SAVED ? 2 + 2 * count : VIRTIO_QUEUES_SAVED;
+    c->transport.virtio.queue_count =
+        2 + 2 * count > VIRTIO_QUEUES_SAVED ? 2 + 2 * count : VIRTIO_QUEUES_SAVED;
 }
 
 Device *virtio_console_new(struct device_host *h, unsigned slot, const struct console_port *ports,
@@ -571,7 +570,7 @@ Device *virtio_console_new(struct device_host *h, unsigned slot, const struct co
     }
     c->device = (Device){.class = &console_class, .id = "channels", .host = h};
     set_ports(c, ports, count);
-    c->transport.virtio.ops = &c->ops;
+    c->transport.virtio.ops = &console_ops;
     c->transport.virtio.id = c->device.id;
     c->transport.pci.slot = slot;
     if (!virtio_pci_init(&c->transport, h, errp))

@@ -302,7 +302,6 @@ static void net_read_config(struct virtio_device *v, uint8_t *config)
 static const struct virtio_ops net_ops = {
     .device_id = VIRTIO_ID_NET,
     .features = FEATURES,
-    .queue_count = QUEUES,
     .config_size = offsetof(struct virtio_net_config, max_virtqueue_pairs),
     .read_config = net_read_config,
     .start = net_start,
@@ -419,6 +418,7 @@ Device *virtio_net_new(struct device_host *h, const char *id, unsigned slot, con
     n->port = port;
     memcpy(n->mac, mac, sizeof(n->mac));
     n->transport.virtio.ops = &net_ops;
+    n->transport.virtio.queue_count = QUEUES;
     n->transport.virtio.id = n->device.id;
     n->transport.pci.slot = slot;
     if (net_init(n, errp))

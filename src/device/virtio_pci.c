@@ -31,7 +31,7 @@ enum { REGISTERS_BAR, MSIX_BAR };
 /* The queue that the driver selected; NULL: there is none of that number. */
 static struct virtqueue *selected(struct virtio_pci *t)
 {
-    return t->queue_select < t->virtio.ops->queue_count ? &t->virtio.queues[t->queue_select] : NULL;
+    return t->queue_select < t->virtio.queue_count ? &t->virtio.queues[t->queue_select] : NULL;
 }
 
 static uint32_t half(uint64_t v, uint32_t select)
@@ -51,7 +51,7 @@ static void fill_common(struct virtio_pci *t, struct virtio_pci_common_cfg *c)
         .guest_feature_select = t->driver_feature_select,
         .guest_feature = half(t->virtio.driver_features, t->driver_feature_select),
         .msix_config = t->virtio.config_vector,
-        .num_queues = t->virtio.ops->queue_count,
+        .num_queues = t->virtio.queue_count,
         .device_status = t->virtio.status,
         .config_generation = t->virtio.generation,
         .queue_select = t->queue_select,
@@ -237,7 +237,7 @@ static void bar_mapped(struct pci_device *pci, unsigned bar, uint32_t address)
 {
     struct virtio_pci *t = pci->opaque;
 
-    for (unsigned i = 0; bar == REGISTERS_BAR && i < t->virtio.ops->queue_count; i++) {
+    for (unsigned i = 0; bar == REGISTERS_BAR && i < t->virtio.queue_count; i++) {
         uint64_t gpa = (uint64_t)address + NOTIFY_OFFSET + i * NOTIFY_MULTIPLIER;
 
         /* Without a doorbell the write arrives in registers_write: slower, and as good. */
@@ -251,7 +251,7 @@ static void bar_unmapping(struct pci_device *pci, unsigned bar, uint32_t address
     struct virtio_pci *t = pci->opaque;
 
     (void)address;
-    for (unsigned i = 0; bar == REGISTERS_BAR && i < t->virtio.ops->queue_count; i++) {
+    for (unsigned i = 0; bar == REGISTERS_BAR && i < t->virtio.queue_count; i++) {
         struct doorbell *d = &t->doorbells[i];
 
         if (d->mapped)
@@ -325,7 +325,7 @@ static unsigned add_capability(struct virtio_pci *t, uint8_t type, unsigned cap_
 
 static void add_capabilities(struct virtio_pci *t)
 {
-    unsigned queues = t->virtio.ops->queue_count;
+    unsigned queues = t->virtio.queue_count;
 
     add_capability(t, VIRTIO_PCI_CAP_COMMON_CFG, sizeof(struct virtio_pci_cap), COMMON_OFFSET,
                    sizeof(struct virtio_pci_common_cfg));
@@ -372,7 +372,7 @@ bool virtio_pci_init(struct virtio_pci *t, struct device_host *h, Error **errp)
     unsigned made = 0;
 
     v->memory = h->memory;
-    v->vectors = v->ops->queue_count + 1;
+    v->vectors = v->queue_count + 1;
     v->interrupt = interrupt;
     v->may_access_memory = may_access_memory;
     virtio_init(v);
@@ -390,7 +390,7 @@ bool virtio_pci_init(struct virtio_pci *t, struct device_host *h, Error **errp)
     msix_init(&t->msix, &t->pci, MSIX_BAR, v->vectors);
     add_capabilities(t);
 
-    for (; made < v->ops->queue_count; made++) {
+    for (; made < v->queue_count; made++) {
         t->doorbells[made] = (struct doorbell){.owner = t};
         if (!wake_init(&t->doorbells[made].wake, h->loop, doorbell_rung, &t->doorbells[made], errp))
             goto undo;
@@ -406,7 +406,7 @@ undo:
 void virtio_pci_destroy(struct virtio_pci *t)
 {
     pci_detach(&t->pci);
-    for (unsigned i = 0; i < t->virtio.ops->queue_count; i++)
+    for (unsigned i = 0; i < t->virtio.queue_count; i++)
         wake_destroy(&t->doorbells[i].wake);
 }
 

@@ -7,8 +7,8 @@
  *             0x3000 notifications, 4 bytes a queue, each a doorbell that the kernel signals without leaving
  * the guest
  *
- * The owner embeds struct virtio_pci, fills in virtio.ops, virtio.id and pci.slot, and calls
- * virtio_pci_init(); its reset, take_over and destroy call the ones here, and its saved state has
+ * The owner embeds struct virtio_pci, fills in virtio.ops, virtio.id, virtio.queue_count and pci.slot, and
+ * calls virtio_pci_init(); its reset, take_over and destroy call the ones here, and its saved state has
  * virtio_pci_vmstate and calls virtio_pci_post_load().
  */
 #ifndef DEVICE_VIRTIO_PCI_H

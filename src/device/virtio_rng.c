@@ -124,7 +124,6 @@ static void rng_stop(struct virtio_device *v)
 
 static const struct virtio_ops rng_ops = {
     .device_id = VIRTIO_ID_RNG,
-    .queue_count = 1,
     .start = rng_start,
     .stop = rng_stop,
     .kick = rng_kick,
@@ -206,6 +205,7 @@ Device *virtio_rng_new(struct device_host *h, unsigned slot, Error **errp)
     }
     r->device = (Device){.class = &rng_class, .id = "rng", .host = h};
     r->transport.virtio.ops = &rng_ops;
+    r->transport.virtio.queue_count = 1;
     r->transport.virtio.id = r->device.id;
     r->transport.pci.slot = slot;
     if (rng_init(r, errp))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "device/virtqueue.h"
 
+#include <stddef.h>
 #include <string.h>
 
 void virtqueue_reset(struct virtqueue *q)
@@ -233,6 +234,15 @@ bool virtqueue_should_notify(struct virtqueue *q)
 }
 
 /* --- copies --- */
+
+void vq_chain_copy(struct vq_chain *to, const struct vq_chain *from)
+{
+    unsigned n = from->out_count + from->in_count;
+
+    memcpy(to, from, offsetof(struct vq_chain, iov));
+    memcpy(to->iov, from->iov, n * sizeof(to->iov[0]));
+    memcpy(to->gpa, from->gpa, n * sizeof(to->gpa[0]));
+}
 
 size_t vq_chain_read(const struct vq_chain *c, size_t offset, void *buf, size_t n)
 {

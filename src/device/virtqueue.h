@@ -90,6 +90,9 @@ bool virtqueue_enable_kicks(struct virtqueue *q, unsigned waiting);
 /* The guest wants an interrupt for what was pushed since the last call. */
 bool virtqueue_should_notify(struct virtqueue *q);
 
+/* A chain that outlives the next pop. Only what it has is copied: a chain is large. */
+void vq_chain_copy(struct vq_chain *to, const struct vq_chain *from);
+
 /* Copy from the out part, to the in part, from offset on: the bytes copied, fewer at the end. */
 size_t vq_chain_read(const struct vq_chain *c, size_t offset, void *buf, size_t n);
 size_t vq_chain_write(struct virtqueue *q, const struct vq_chain *c, size_t offset, const void *buf,

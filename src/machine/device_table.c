@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "machine/device_table.h"
+#include "block/raw.h"
+#include "device/virtio.h"
 #include "net/output_buffer.h"
 
 #include <string.h>
@@ -28,11 +30,18 @@ static Device *make_pci(struct device_table *t, int i, Error **errp)
     return pci_host_new(t->host, errp);
 }
 
+/* raw -> virtio-blk */
 static Device *make_disk(struct device_table *t, int i, Error **errp)
 {
-    const struct machine_disk *d = &t->setup->config.disks[i];
+    const struct machine_config *c = &t->setup->config;
+    const struct machine_disk *d = &c->disks[i];
+    unsigned queues = c->cpus < VIRTIO_QUEUES_SAVED ? c->cpus : VIRTIO_QUEUES_SAVED;
+    Block *raw = block_raw_open(
+        &(struct block_raw_options){
+            .id = d->id, .path = d->path, .readonly = d->readonly, .loop = t->host->loop},
+        errp);
 
-    return virtio_blk_new(t->host, d->id, t->setup->disk_slot[i], d->path, d->readonly, errp);
+    return raw ? virtio_blk_new(t->host, d->id, t->setup->disk_slot[i], raw, queues, errp) : NULL;
 }
 
 /* NIC -> output buffer -> tap */

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "block/raw.h"
+
 #define DISK_SLOT   1
 #define NIC_SLOT    2
 #define RNG_SLOT    17
@@ -69,7 +71,10 @@ static int setup(void **state)
     m->devices[1] = rtc_new(h, NULL);
     m->devices[2] = pm_new(h, NULL);
     m->devices[3] = pci_host_new(h, NULL);
-    m->devices[4] = virtio_blk_new(h, "root", DISK_SLOT, m->path, false, NULL);
+    m->devices[4] = virtio_blk_new(
+        h, "root", DISK_SLOT,
+        block_raw_open(&(struct block_raw_options){.id = "root", .path = m->path, .loop = h->loop}, NULL), 2,
+        NULL);
     m->devices[5] = virtio_net_new(h, "net0", NIC_SLOT, mac, net_null_open("net0"), NULL);
     m->devices[6] = virtio_rng_new(h, RNG_SLOT, NULL);
     m->hvc = console_gate_new("hvc", discard, NULL, 4096, NULL);
