@@ -68,6 +68,9 @@ typedef struct ReplicationFeedOps {
     bool (*ask)(void *opaque, VMStream *f, Error **errp);
     /* Primary: the reply to the last question; what follows from it comes by next(). */
     bool (*answer)(void *opaque, VMStream *f, Error **errp);
+    /* Primary, the machine runs: some of what is replicated is to be compared, by a message of the running epoch.
+     * May wait for a disk. */
+    void (*verify)(void *opaque);
     /* Primary: bytes that the sync still has to look at. */
     uint64_t (*left)(void *opaque);
     /* Secondary: a message, hostile until checked. A question puts its reply; anything else puts nothing. */
@@ -103,6 +106,7 @@ bool replication_feeds_ask(VMStream *f, uint16_t type, uint64_t id, bool *ret_as
 /* f: the reply's record, open, closed by this. It must be of the feed that was asked last. */
 bool replication_feeds_answer(VMStream *f, Error **errp);
 uint64_t replication_feeds_left(void);
+void replication_feeds_verify(void);
 /* f: a message's record, open, closed by this. Where a reply is due it is one record of reply_type in reply
  * (which is empty before). An id that no feed has is an error by name. */
 bool replication_feeds_receive(VMStream *f, VMStream *reply, uint16_t reply_type, Error **errp);

@@ -15,10 +15,17 @@
 
 /* --- beginning --- */
 
-static void drain_images(ReplicationGroup *g)
+/* They would be written into what the primary sends. */
+static bool nothing_under_way(ReplicationGroup *g, Error **errp)
 {
-    for (uint32_t i = 0; i < g->count; i++)
-        block_drain(&g->members[i]->block);
+    bool busy;
+
+    task_lock(&g->lock);
+    busy = g->ranges.first || g->loose;
+    task_unlock(&g->lock);
+    if (busy)
+        error_setg_errno(errp, EBUSY, "disks: the machine that ran here still has writes under way");
+    return !busy;
 }
 
 static bool alloc(struct disk_target *t, Error **errp)
@@ -46,7 +53,8 @@ bool disk_target_start(ReplicationGroup *g, Error **errp)
     struct disk_target *t = &g->target;
     bool settled = t->journal_settled;
 
-    drain_images(g);
+    if (!nothing_under_way(g, errp))
+        return false;
     task_lock(&g->lock);
     *t = (struct disk_target){.journal_settled = settled};
     task_unlock(&g->lock);

@@ -49,9 +49,9 @@ struct disk_write *disk_write_new(enum disk_write_kind kind, uint32_t disk, uint
                                   uint32_t data_size);
 void epoch_writes_add(struct epoch_writes *w, struct disk_write *d); /* takes d */
 
-/* One epoch to the images, several requests at a time, one that overlaps another after it. Compares for
- * DISK_WRITE_VERIFY, unless replaying: then the images may hold later epochs in part. Nothing is flushed.
- * Waits for the disks. The error names the disk; the epoch may have happened in part. */
+/* One epoch to the images, in order; an image that is NULL is passed over. Compares for DISK_WRITE_VERIFY,
+ * unless replaying: then the images may hold later epochs in part. Nothing is flushed. Waits for the disks. The
+ * error names the disk; the epoch may have happened in part. */
 bool epoch_writes_apply(const struct epoch_writes *w, Block *const *images, uint32_t count, bool replaying,
                         Error **errp);
 

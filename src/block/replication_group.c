@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define DEFAULT_JOURNAL (256u << 20)
+#define VERIFY_BYTES    (8u << 20) /* an epoch */
 #define DEFAULT_LIMIT   (64u << 20)
 
 /* --- states --- */
@@ -269,12 +270,18 @@ static bool feed_receive(void *opaque, VMStream *f, VMStream *reply, Error **err
     return disk_target_receive(opaque, f, reply, errp);
 }
 
+static void feed_verify(void *opaque)
+{
+    replication_group_verify(opaque, VERIFY_BYTES);
+}
+
 static const ReplicationFeedOps feed_ops = {
     .next = feed_next,
     .full = feed_full,
     .ask = feed_ask,
     .answer = feed_answer,
     .left = feed_left,
+    .verify = feed_verify,
     .receive = feed_receive,
 };
 

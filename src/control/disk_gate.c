@@ -5,10 +5,13 @@
 #include "block/disk_record.h"
 #include "control/disk_replay.h"
 #include "engine/arbiter.h"
+#include "machine/machine_disks.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CLAIM_LIMIT (10 * NS_PER_S)
 
@@ -187,7 +190,31 @@ bool disk_gate_run(const struct machine_config *c, bool force_stale, Error **err
     return pass(c, false, force_stale, errp);
 }
 
+/* The disks will be overwritten from here: what the journal holds is put in place (a primary that never comes
+ * leaves a whole epoch), and a new one can be made. */
+static bool settle_journal(const struct machine_config *c, Error **errp)
+{
+    struct disk_record r;
+    char path[1200];
+
+    for (int i = 0; i < c->disk_count; i++) {
+        if (c->disks[i].readonly)
+            continue;
+        if (!disk_record_path(c->disks[i].path, path, sizeof(path), errp) ||
+            !disk_record_load(path, &r, errp) ||
+            (r.role == DISK_STANDBY && !disk_replay(c->disks[i].id, c->disks[i].path, r.journal, errp)))
+            return false;
+    }
+    if (!machine_journal_path(c, path, sizeof(path), errp))
+        return false;
+    if (path[0] && unlink(path) < 0 && errno != ENOENT) {
+        error_setg_errno(errp, errno, "cannot remove the old journal %s", path);
+        return false;
+    }
+    return true;
+}
+
 bool disk_gate_standby(const struct machine_config *c, bool force_stale, Error **errp)
 {
-    return pass(c, true, force_stale, errp);
+    return pass(c, true, force_stale, errp) && settle_journal(c, errp);
 }

@@ -495,9 +495,13 @@ static const VMStateDescription blk_vmstate = {.name = "virtio-blk",
 
 /* --- device --- */
 
+/* What the machine had under way is over when it begins anew: its disk may be given to something else then. */
 static void blk_reset(Device *d)
 {
-    virtio_pci_reset(&((struct virtio_blk *)d)->transport);
+    struct virtio_blk *b = (struct virtio_blk *)d;
+
+    virtio_pci_reset(&b->transport);
+    block_drain(b->top);
 }
 
 static void blk_take_over(Device *d)

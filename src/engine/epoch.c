@@ -160,11 +160,16 @@ static bool collect(struct primary *p, struct epoch *ep, Error **errp)
     return false;
 }
 
-static void take_hash(struct primary *p, struct epoch *ep)
+static bool is_verified(const struct primary *p, uint64_t epoch)
 {
     uint32_t every = p->s->hello.verify_every;
 
-    if (!(ep->end.flags & WIRE_END_FIRST) && (!every || ep->end.epoch % every))
+    return every && epoch % every == 0;
+}
+
+static void take_hash(struct primary *p, struct epoch *ep)
+{
+    if (!(ep->end.flags & WIRE_END_FIRST) && !is_verified(p, ep->end.epoch))
         return;
     ep->end.flags |= WIRE_END_HASHED;
     ep->end.hash = guest_memory_hash(p->g->memory);
@@ -312,5 +317,7 @@ bool epoch_run(struct primary *p, uint8_t flags, Error **errp)
         return false;
     p->request = ep.end.request;
     count(p, &ep);
+    if (is_verified(p, ep.end.epoch + 1))
+        replication_feeds_verify();
     return true;
 }

@@ -97,6 +97,7 @@ bool primary_feed_sync(struct primary *p, Error **errp)
 {
     bool asked = true;
 
+    tell_left(p);
     while (asked) {
         if (!primary_may_go_on(p) || !primary_request_before_epochs(p, errp) ||
             !primary_feed(p, p->epoch + 1, &p->crc, errp) || !ask(p, &asked, errp) ||

@@ -31,17 +31,31 @@ static Device *make_pci(struct device_table *t, int i, Error **errp)
 }
 
 /* raw -> virtio-blk */
+/* raw image -> replication filter (a disk that can be written) -> virtio-blk */
+static Block *open_disk(struct device_table *t, const struct machine_disk *d, Error **errp)
+{
+    Block *raw = block_raw_open(
+        &(struct block_raw_options){
+            .id = d->id, .path = d->path, .readonly = d->readonly, .loop = t->host->loop},
+        errp);
+    Block *top;
+
+    if (!raw || d->readonly)
+        return raw;
+    top = replication_filter_new(t->disks, raw, errp);
+    if (!top)
+        block_close(raw);
+    return top;
+}
+
 static Device *make_disk(struct device_table *t, int i, Error **errp)
 {
     const struct machine_config *c = &t->setup->config;
     const struct machine_disk *d = &c->disks[i];
     unsigned queues = c->cpus < VIRTIO_QUEUES_SAVED ? c->cpus : VIRTIO_QUEUES_SAVED;
-    Block *raw = block_raw_open(
-        &(struct block_raw_options){
-            .id = d->id, .path = d->path, .readonly = d->readonly, .loop = t->host->loop},
-        errp);
+    Block *top = open_disk(t, d, errp);
 
-    return raw ? virtio_blk_new(t->host, d->id, t->setup->disk_slot[i], raw, queues, errp) : NULL;
+    return top ? virtio_blk_new(t->host, d->id, t->setup->disk_slot[i], top, queues, errp) : NULL;
 }
 
 /* NIC -> output buffer -> tap */

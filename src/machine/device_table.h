@@ -6,6 +6,7 @@
 #ifndef MACHINE_DEVICE_TABLE_H
 #define MACHINE_DEVICE_TABLE_H
 
+#include "block/replication_filter.h"
 #include "device/devices.h"
 #include "machine/channels.h"
 #include "machine/machine_config.h"
@@ -15,6 +16,7 @@ struct device_table {
     const struct machine_setup *setup;
     ConsoleGate *gate;
     const struct channels *channels;
+    ReplicationGroup *disks; /* of those that can be written */
     Device *first, *last;
     Device *serial, *pm, *console; /* console: NULL without channels */
 };

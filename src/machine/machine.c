@@ -2,6 +2,7 @@
 /* Making and ending a machine, and its whole state to and from a stream. */
 #include "base/log.h"
 #include "guest/ram_state.h"
+#include "machine/machine_disks.h"
 #include "machine/machine_internal.h"
 #include "net/output_buffer.h"
 
@@ -163,6 +164,15 @@ static bool attach_console(Machine *m, Error **errp)
     return true;
 }
 
+static ReplicationGroup *make_disk_group(const struct machine_config *c, Error **errp)
+{
+    struct replication_group_options o = {.journal_size = 0};
+
+    replication_group_register();
+    return machine_journal_path(c, o.journal, sizeof(o.journal), errp) ? replication_group_new(&o, errp)
+                                                                       : NULL;
+}
+
 static bool make_devices(Machine *m, Error **errp)
 {
     machine_host_init(m);
@@ -176,8 +186,14 @@ static bool make_devices(Machine *m, Error **errp)
     m->gate = console_gate_new("console", console_write, m->console, CONSOLE_LIMIT, errp);
     if (!m->gate || !channels_open(&m->channels, &m->setup.config, m->loop, errp))
         return false;
-    m->devices = (struct device_table){
-        .host = &m->host, .setup = &m->setup, .gate = m->gate, .channels = &m->channels};
+    m->disks = make_disk_group(&m->setup.config, errp);
+    if (!m->disks)
+        return false;
+    m->devices = (struct device_table){.host = &m->host,
+                                       .setup = &m->setup,
+                                       .gate = m->gate,
+                                       .channels = &m->channels,
+                                       .disks = m->disks};
     return device_table_make(&m->devices, errp) && attach_console(m, errp) &&
            channels_attach(&m->channels, m->devices.console, errp);
 }
@@ -325,6 +341,7 @@ static void destroy_devices(Machine *m)
         console_detach(m->console);
     channels_detach(&m->channels);
     device_table_destroy(&m->devices);
+    replication_group_free(m->disks);
     channels_close(&m->channels);
     console_gate_free(m->gate);
     console_free(m->console);

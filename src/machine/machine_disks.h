@@ -11,6 +11,8 @@
 
 /* guest_ops.mark_disks. */
 bool machine_mark_disks(const struct machine_config *c, const struct guest_disk_mark *mark, Error **errp);
+/* No record names a journal after it. */
+bool machine_mark_is_final(const struct guest_disk_mark *mark);
 /* Empty: no disk can be written. */
 bool machine_journal_path(const struct machine_config *c, char *buf, size_t size, Error **errp);
 

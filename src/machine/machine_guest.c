@@ -68,7 +68,11 @@ static bool guest_reset(Guest *g, Error **errp)
 
 static bool guest_mark_disks(Guest *g, const struct guest_disk_mark *mark, Error **errp)
 {
-    return machine_mark_disks(&machine_of(g)->setup.config, mark, errp);
+    Machine *m = machine_of(g);
+
+    replication_group_set_pair(m->disks, mark->pair, mark->generation);
+    return machine_mark_disks(&m->setup.config, mark, errp) &&
+           (!machine_mark_is_final(mark) || replication_group_remove_journal(m->disks, errp));
 }
 
 static bool guest_save_config(Guest *g, VMStream *f, Error **errp)

@@ -42,6 +42,7 @@ struct Machine {
     Console *console;
     ConsoleGate *gate;
     struct channels channels;
+    ReplicationGroup *disks;
 
     struct machine_state state;
     struct task_mutex lock; /* of state, paused, listener, worker's wishes */

@@ -142,6 +142,17 @@ uint64_t replication_feeds_left(void)
     return left;
 }
 
+void replication_feeds_verify(void)
+{
+    struct feed_list *l = feeds();
+
+    l->walks++;
+    for (ReplicationFeed *feed = l->first; feed; feed = feed->next)
+        if (feed->ops->verify)
+            feed->ops->verify(feed->opaque);
+    l->walks--;
+}
+
 /* An operation failed: it says why, or its stream does. Takes err. */
 static bool failed(const ReplicationFeed *feed, VMStream *f, Error *err, Error **errp)
 {
