@@ -11,6 +11,8 @@ $(unit_bin): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(test_objs)
 
 # It counts allocations.
 $(B)/tests/unit/test_engine_pause: ALL_LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+# Power cuts replay from a seed: on the simulator's fibers.
+$(B)/tests/unit/test_journal_crash: $(addprefix $(B)/tests/sim/sim_,runtime.o fiber.o random.o trace.o)
 
 check-unit: $(unit_bin)
 	$(Q)tests/run-programs unit $(unit_bin) $(example_bin)
