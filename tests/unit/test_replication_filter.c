@@ -193,17 +193,22 @@ static void test_write_from_before_the_start(void **state)
 }
 
 /* Before a side becomes a target, nothing of its own may land any more. */
-static void test_target_waits_for_its_own_writes(void **state)
+static void test_no_target_with_writes_under_way(void **state)
 {
     struct guest_request a;
+    Error *err = NULL;
 
     (void)state;
     disk->held = true;
     submit(&a, BLOCK_WRITE, 0, 100, 1);
-    assert_true(pair_start_side(&pair.a, REPLICATION_MODE_SECONDARY, NULL));
+    assert_false(pair_start_side(&pair.a, REPLICATION_MODE_SECONDARY, &err));
+    assert_int_equal(error_get_errno(err), EBUSY);
+    error_free(err);
+    block_drain(pair.a.top[0]);
     assert_int_equal(a.done, 1);
     assert_int_equal(a.r.error, 0);
     disk->held = false;
+    assert_true(pair_start_side(&pair.a, REPLICATION_MODE_SECONDARY, NULL));
 }
 
 /* --- order --- */
@@ -543,7 +548,7 @@ int main(void)
         TEST(test_in_flight_at_the_end),
         TEST(test_in_flight_over_two_protections),
         TEST(test_write_from_before_the_start),
-        TEST(test_target_waits_for_its_own_writes),
+        TEST(test_no_target_with_writes_under_way),
         TEST(test_overlapping_writes),
         TEST(test_random_order),
         TEST(test_failed_write),
