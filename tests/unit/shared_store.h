@@ -27,6 +27,7 @@ struct shared_store {
     Block block;
     uint8_t *bytes;
     pthread_t threads[STORE_THREADS];
+    pthread_mutex_t head; /* it reads and writes one thing at a time */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct block_request *queue[STORE_DEPTH];
@@ -64,12 +65,14 @@ static inline void shared_store_carry_out(struct shared_store *s, struct block_r
     if (shared_store_hook)
         shared_store_hook();
     pthread_rwlock_rdlock(&shared_store_gate);
+    pthread_mutex_lock(&s->head);
     if (r->op == BLOCK_READ)
         memcpy(r->data, s->bytes + r->offset, r->size);
     else if (r->op == BLOCK_WRITE)
         memcpy(s->bytes + r->offset, r->data, r->size);
     else if (r->op == BLOCK_ZERO)
         memset(s->bytes + r->offset, 0, r->size);
+    pthread_mutex_unlock(&s->head);
     block_complete(r, 0);
     pthread_rwlock_unlock(&shared_store_gate);
 }
@@ -143,6 +146,7 @@ static inline void shared_store_close(Block *b)
     pthread_mutex_unlock(&s->lock);
     for (int i = 0; i < STORE_THREADS; i++)
         pthread_join(s->threads[i], NULL);
+    pthread_mutex_destroy(&s->head);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
     free(s);
@@ -164,6 +168,7 @@ static inline Block *shared_store_open(const char *id, uint8_t *bytes, uint64_t 
     strncpy(s->block.id, id, sizeof(s->block.id) - 1);
     s->bytes = bytes;
     s->seed = seed;
+    pthread_mutex_init(&s->head, NULL);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     for (int i = 0; i < STORE_THREADS; i++) {

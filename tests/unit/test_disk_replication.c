@@ -542,8 +542,8 @@ static void make_plan(struct plan *p, unsigned *seed)
 
     p->seed = (unsigned)rand_r(seed);
     p->epochs = (unsigned)rand_r(seed) % EPOCHS_MAX + 1;
-    p->steps[0] = who == 1 || who == 2 ? (unsigned)rand_r(seed) % (rand_r(seed) % 2 ? 100 : 3000) + 1 : 0;
-    p->steps[1] = who == 3 || who == 4 ? (unsigned)rand_r(seed) % (rand_r(seed) % 2 ? 100 : 2000) + 1 : 0;
+    p->steps[0] = who == 1 || who == 2 ? (unsigned)rand_r(seed) % (rand_r(seed) % 3 ? 1000 : 60) + 1 : 0;
+    p->steps[1] = who == 3 || who == 4 ? (unsigned)rand_r(seed) % (rand_r(seed) % 3 ? 700 : 60) + 1 : 0;
 }
 
 static unsigned from_environment(const char *name, unsigned otherwise)

@@ -183,8 +183,8 @@ static void test_write_from_before_the_start(void **state)
     pair_enter(&pair.a);
     perdure_stream_rewind(pair.out);
     assert_true(replication_feeds_ask(pair.out, PAIR_QUESTION, 1, &asked, NULL));
-    assert_int_equal(a.done, 1);
     task_join(t);
+    assert_int_equal(a.done, 1);
     assert_true(pair_deliver(&pair.b, NULL));
     assert_true(pair_answer(NULL));
     pair_sync();
