@@ -3,9 +3,11 @@
 
 unit_src  := $(wildcard tests/unit/test_*.c)
 unit_bin  := $(unit_src:%.c=$(B)/%)
+# What several tests use and is too long for a header.
+test_lib  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 test_objs := $(lib_obj) $(filter-out $(B)/src/cli/main.o,$(prog_obj)) $(guest_images)
 
-$(unit_bin): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(test_objs)
+$(unit_bin): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(test_lib) $(test_objs)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(PROG_LIBS) -lcmocka -o $@
 
@@ -19,4 +21,4 @@ check-unit: $(unit_bin)
 
 .PHONY: check-unit
 .SECONDARY: $(unit_bin:=.o)
--include $(unit_bin:=.d)
+-include $(unit_bin:=.d) $(test_lib:.o=.d)
