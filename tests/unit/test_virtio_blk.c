@@ -1,161 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * virtio-blk: on a raw image requests, bounds, several queues, a state saved with requests in flight and a
- * takeover that issues them again; on a disk that the test holds back what is issued when, and what a reset
- * does to it.
+ * virtio-blk on a raw image: requests, bounds, several queues, a state saved with requests in flight, and a
+ * takeover that issues them again.
  */
 #include "golden.h"
-#include "memory_block.h"
-#include "virtio_fixture.h"
+#include "virtio_blk_fixture.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/virtio_blk.h>
-#include <stdio.h>
-#include <unistd.h>
-
-#include "block/raw.h"
-
-#define SLOT    1
-#define SECTORS 64u
-#define QUEUES  2
-#define FEATURES                                                                                             \
-    (1ull << VIRTIO_BLK_F_FLUSH | 1ull << VIRTIO_BLK_F_MQ | 1ull << VIRTIO_BLK_F_DISCARD |                   \
-     1ull << VIRTIO_BLK_F_WRITE_ZEROES | 1ull << VIRTIO_RING_F_EVENT_IDX |                                   \
-     1ull << VIRTIO_RING_F_INDIRECT_DESC)
-
-#define HEADER DRIVER_BUFFERS
-#define DATA   (DRIVER_BUFFERS + 0x1000)
-#define STATUS (DRIVER_BUFFERS + 0x800)
-
-struct disk {
-    struct fixture *f;
-    Device *bridge, *device;
-    struct driver d;
-    char path[64];
-    struct memory_block *memory; /* instead of the image */
-};
-
-static void make_image(char path[64], size_t size)
-{
-    int fd;
-
-    snprintf(path, 64, "/tmp/perdure-test-blk-XXXXXX");
-    fd = mkstemp(path);
-    assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, size), 0);
-    close(fd);
-}
-
-static Block *open_image(struct disk *k, bool readonly, Error **errp)
-{
-    return block_raw_open(
-        &(struct block_raw_options){
-            .id = "root", .path = k->path, .readonly = readonly, .loop = k->f->host.loop},
-        errp);
-}
-
-/* With the loop lock, as a machine does it. */
-static void attach_block(struct disk *k, Block *top)
-{
-    Error *err = NULL;
-
-    k->device = virtio_blk_new(&k->f->host, "root", SLOT, top, QUEUES, &err);
-    if (!k->device)
-        fail_msg("%s", error_get_pretty(err));
-    driver_find(&k->d, k->f, SLOT);
-}
-
-static void attach(struct disk *k, bool readonly)
-{
-    Error *err = NULL;
-    Block *raw = open_image(k, readonly, &err);
-
-    if (!raw)
-        fail_msg("%s", error_get_pretty(err));
-    attach_block(k, raw);
-}
-
-static struct disk *new_disk(void)
-{
-    struct disk *k = calloc(1, sizeof(*k));
-
-    k->f = fixture_new();
-    k->bridge = pci_host_new(&k->f->host, NULL);
-    make_image(k->path, SECTORS * 512);
-    return k;
-}
-
-static int setup(void **state)
-{
-    struct disk *k = new_disk();
-
-    attach(k, false);
-    assert_true(loop_start(k->f->host.loop, NULL));
-    *state = k;
-    return 0;
-}
-
-/* A disk that holds back what it gets. */
-static int setup_held(void **state)
-{
-    struct disk *k = new_disk();
-
-    k->memory = memory_block_new("root", 32 << 20);
-    k->memory->held = true;
-    attach_block(k, &k->memory->block);
-    assert_true(loop_start(k->f->host.loop, NULL));
-    *state = k;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct disk *k = *state;
-
-    device_destroy(k->device);
-    device_destroy(k->bridge);
-    unlink(k->path);
-    fixture_free(k->f);
-    free(k);
-    return 0;
-}
-
-/* One request with its own header and status, number n of several. */
-static void add_request_to(struct disk *k, unsigned queue, unsigned n, uint32_t type, uint64_t sector,
-                           uint64_t data, uint32_t size)
-{
-    struct virtio_blk_outhdr *h = guest_ram(k->f, HEADER + 32 * n);
-    struct buffer b[3] = {{HEADER + 32 * n, sizeof(*h), false}};
-    unsigned count = 1;
-
-    *h = (struct virtio_blk_outhdr){.type = type, .sector = sector};
-    *(uint8_t *)guest_ram(k->f, STATUS + n) = 0xee;
-    if (size)
-        b[count++] = (struct buffer){data, size, type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID};
-    b[count++] = (struct buffer){STATUS + n, 1, true};
-    driver_add(&k->d, queue, b, count);
-}
-
-static void add_request(struct disk *k, unsigned n, uint32_t type, uint64_t sector, uint64_t data,
-                        uint32_t size)
-{
-    add_request_to(k, 0, n, type, sector, data, size);
-}
-
-static uint8_t status(struct disk *k, unsigned n)
-{
-    return *(uint8_t *)guest_ram(k->f, STATUS + n);
-}
-
-static uint8_t request(struct disk *k, uint32_t type, uint64_t sector, uint64_t data, uint32_t size)
-{
-    add_request(k, 0, type, sector, data, size);
-    driver_kick(&k->d, 0);
-    eventually(driver_used_count(&k->d, 0) == 1);
-    k->d.queue[0].used_seen++;
-    return status(k, 0);
-}
 
 static void test_read_write(void **state)
 {
@@ -240,13 +91,6 @@ static void test_readonly(void **state)
 }
 
 /* --- discard and write-zeroes --- */
-
-static void put_range(struct disk *k, unsigned i, uint64_t sector, uint32_t sectors, uint32_t flags)
-{
-    struct virtio_blk_discard_write_zeroes *r = guest_ram(k->f, DATA);
-
-    r[i] = (struct virtio_blk_discard_write_zeroes){.sector = sector, .num_sectors = sectors, .flags = flags};
-}
 
 static void fill_image(struct disk *k, int fd)
 {
@@ -431,174 +275,10 @@ static void test_reset_in_flight(void **state)
     assert_int_equal(driver_status(&k->d), ALL_OK);
 }
 
-/* --- a disk that holds back --- */
-
-static unsigned held(struct disk *k)
-{
-    unsigned n;
-
-    loop_lock(k->f->host.loop);
-    n = k->memory->count;
-    loop_unlock(k->f->host.loop);
-    return n;
-}
-
-static void let_go(struct disk *k, unsigned i, int error)
-{
-    loop_lock(k->f->host.loop);
-    memory_block_finish(k->memory, i, error);
-    loop_unlock(k->f->host.loop);
-}
-
-/* The new driver's request waits until the disk is done with all of the old one's. */
-static void test_reset_waits(void **state)
-{
-    struct disk *k = *state;
-
-    driver_start(&k->d, FEATURES);
-    memset(guest_ram(k->f, DATA), 'A', 512);
-    memset(guest_ram(k->f, DATA + 512), 'B', 512);
-    for (unsigned q = 0; q < QUEUES; q++) {
-        add_request_to(k, q, q, VIRTIO_BLK_T_OUT, 0, DATA, 512);
-        driver_kick(&k->d, q);
-    }
-    assert_int_equal(held(k), 2);
-    driver_start(&k->d, FEATURES);
-    add_request(k, 0, VIRTIO_BLK_T_OUT, 0, DATA + 512, 512);
-    driver_kick(&k->d, 0);
-    assert_int_equal(held(k), 2);
-    let_go(k, 1, 0);
-    driver_kick(&k->d, 0);
-    assert_int_equal(held(k), 1);
-    let_go(k, 0, EIO);
-    eventually(held(k) == 1);
-    let_go(k, 0, 0);
-    eventually(driver_used_count(&k->d, 0) == 1);
-    assert_int_equal(status(k, 0), VIRTIO_BLK_S_OK);
-    assert_int_equal(k->memory->bytes[0], 'B');
-    assert_int_equal(driver_used_count(&k->d, 1), 0);
-}
-
-/* Completions in another order than the requests, and what is in flight afterwards. */
-static void test_any_order(void **state)
-{
-    struct disk *k = *state;
-    VMStream *saved;
-
-    driver_start(&k->d, FEATURES);
-    for (unsigned i = 0; i < 4; i++) {
-        memset(guest_ram(k->f, DATA + 512 * i), 'A' + i, 512);
-        add_request(k, i, VIRTIO_BLK_T_OUT, i, DATA + 512 * i, 512);
-    }
-    driver_kick(&k->d, 0);
-    assert_int_equal(held(k), 4);
-    let_go(k, 2, 0);
-    let_go(k, 0, EIO);
-    eventually(driver_used_count(&k->d, 0) == 2);
-    assert_int_equal(status(k, 0), VIRTIO_BLK_S_IOERR);
-    assert_int_equal(status(k, 2), VIRTIO_BLK_S_OK);
-    assert_int_equal(status(k, 1), 0xee);
-
-    /* The state has the two others in flight: loaded over this very device, they are issued again, after what
-     * the disk still works on. */
-    loop_park(k->f->host.loop);
-    saved = state_save();
-    state_load_ok(saved);
-    k->device->class->take_over(k->device);
-    loop_unpark(k->f->host.loop);
-    assert_int_equal(held(k), 2);
-    let_go(k, 0, 0);
-    let_go(k, 0, 0);
-    eventually(held(k) == 2);
-    let_go(k, 0, 0);
-    let_go(k, 0, 0);
-    eventually(driver_used_count(&k->d, 0) == 4);
-    assert_int_equal(status(k, 1), VIRTIO_BLK_S_OK);
-    assert_int_equal(status(k, 3), VIRTIO_BLK_S_OK);
-    perdure_stream_close(saved);
-}
-
-/* A driver that knows nothing of flushes has a disk without a cache. */
-static void test_write_through(void **state)
-{
-    struct disk *k = *state;
-
-    driver_start(&k->d, 1ull << VIRTIO_BLK_F_WRITE_ZEROES);
-    add_request(k, 0, VIRTIO_BLK_T_OUT, 0, DATA, 512);
-    driver_kick(&k->d, 0);
-    assert_int_equal(held(k), 1);
-    let_go(k, 0, 0);
-    eventually(held(k) == 1);
-    assert_int_equal(k->memory->waiting[0]->op, BLOCK_FLUSH);
-    assert_int_equal(driver_used_count(&k->d, 0), 0);
-    let_go(k, 0, EIO);
-    eventually(driver_used_count(&k->d, 0) == 1);
-    assert_int_equal(status(k, 0), VIRTIO_BLK_S_IOERR);
-
-    put_range(k, 0, 0, 1, 0);
-    put_range(k, 1, 8, 1, 0);
-    add_request(k, 0, VIRTIO_BLK_T_WRITE_ZEROES, 0, DATA, 32);
-    driver_kick(&k->d, 0);
-    for (unsigned i = 0; i < 3; i++) {
-        eventually(held(k) == 1);
-        assert_int_equal(k->memory->waiting[0]->op, i < 2 ? BLOCK_ZERO : BLOCK_FLUSH);
-        let_go(k, 0, 0);
-    }
-    eventually(driver_used_count(&k->d, 0) == 2);
-    assert_int_equal(status(k, 0), VIRTIO_BLK_S_OK);
-}
-
-/* The largest requests, by indirect tables: so many are copied at a time, the others wait, on all queues. */
-static void test_copies_are_bounded(void **state)
-{
-    const unsigned segments = 126;
-    struct disk *k = *state;
-    struct vring_desc *table = guest_ram(k->f, DATA);
-
-    driver_start(&k->d, FEATURES);
-    *(struct virtio_blk_outhdr *)guest_ram(k->f, HEADER) =
-        (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_OUT};
-    table[0] = (struct vring_desc){.addr = HEADER, .len = 16, .flags = VRING_DESC_F_NEXT, .next = 1};
-    for (unsigned i = 1; i <= segments; i++)
-        table[i] = (struct vring_desc){.addr = DATA, .len = 65536, .flags = VRING_DESC_F_NEXT, .next = i + 1};
-    table[segments + 1] = (struct vring_desc){.addr = STATUS, .len = 1, .flags = VRING_DESC_F_WRITE};
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned q = i / 2;
-
-        k->d.queue[q].desc[i % 2] = (struct vring_desc){
-            .addr = DATA, .len = (segments + 2) * sizeof(table[0]), .flags = VRING_DESC_F_INDIRECT};
-        driver_offer(&k->d, q, i % 2);
-        driver_kick(&k->d, q);
-    }
-    assert_int_equal(held(k), 2);
-    let_go(k, 0, 0);
-    eventually(held(k) == 2);
-    for (unsigned i = 0; i < 3; i++) {
-        eventually(held(k) > 0);
-        let_go(k, 0, 0);
-    }
-    eventually(driver_used_count(&k->d, 0) == 2);
-    eventually(driver_used_count(&k->d, 1) == 2);
-}
-
-/* A device that goes while the disk works. */
-static void test_destroy_in_flight(void **state)
-{
-    struct disk *k = *state;
-
-    driver_start(&k->d, FEATURES);
-    add_request(k, 0, VIRTIO_BLK_T_OUT, 0, DATA, 512);
-    add_request(k, 1, VIRTIO_BLK_T_IN, 0, DATA + 512, 512);
-    driver_kick(&k->d, 0);
-    assert_int_equal(held(k), 2);
-    device_destroy(k->device);
-    assert_int_equal(status(k, 1), 0xee);
-    attach(k, false);
-}
-
 /* --- saved state --- */
 
-/* A guest of version 1 has found another device than this one: it would have one queue and no discard for ever. */
+/* A guest of version 1 has found another device than this one: it would have one queue and no discard for
+ * ever. */
 static void test_version_1(void **state)
 {
     size_t size;
@@ -704,29 +384,17 @@ static void test_fuzz(void **state)
 }
 
 #define WITH_IMAGE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
-#define WITH_HELD(test)  cmocka_unit_test_setup_teardown(test, setup_held, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_IMAGE(test_version_2),
-        WITH_IMAGE(test_version_1),
-        WITH_IMAGE(test_read_write),
-        WITH_IMAGE(test_bounds),
-        WITH_IMAGE(test_readonly),
-        WITH_IMAGE(test_zeroes),
-        WITH_IMAGE(test_hostile_ranges),
-        WITH_IMAGE(test_queues),
-        WITH_IMAGE(test_take_over),
-        WITH_IMAGE(test_reset_in_flight),
-        WITH_IMAGE(test_other_disk),
-        WITH_IMAGE(test_other_queues),
+        WITH_IMAGE(test_version_2),      WITH_IMAGE(test_version_1),
+        WITH_IMAGE(test_read_write),     WITH_IMAGE(test_bounds),
+        WITH_IMAGE(test_readonly),       WITH_IMAGE(test_zeroes),
+        WITH_IMAGE(test_hostile_ranges), WITH_IMAGE(test_queues),
+        WITH_IMAGE(test_take_over),      WITH_IMAGE(test_reset_in_flight),
+        WITH_IMAGE(test_other_disk),     WITH_IMAGE(test_other_queues),
         WITH_IMAGE(test_fuzz),
-        WITH_HELD(test_reset_waits),
-        WITH_HELD(test_any_order),
-        WITH_HELD(test_write_through),
-        WITH_HELD(test_copies_are_bounded),
-        WITH_HELD(test_destroy_in_flight),
     };
 
     return cmocka_run_group_tests_name("virtio_blk", tests, NULL, NULL);
