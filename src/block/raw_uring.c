@@ -14,6 +14,9 @@
 #include "base/task.h"
 
 #define DEPTH 256u
+/* A read of what is in memory is a copy, made by the call that submits it, with the loop's lock held: a pause waits for
+ * it. So much of it in one call; the rest is read by a thread of the kernel. */
+#define COPIED_MAX (2u << 20)
 
 struct uring {
     struct raw *raw;
@@ -26,6 +29,7 @@ struct uring {
     struct raw_list waiting;
     unsigned running;  /* with the kernel */
     unsigned prepared; /* in the ring, not told to the kernel */
+    uint32_t copied;   /* bytes that the kernel may read at once when it is told */
     unsigned busy;     /* submitted and not completed */
 };
 
@@ -52,6 +56,10 @@ static void prepare(struct uring *u, struct block_request *r)
         io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
         break;
     }
+    if (s.call == RAW_READ && s.size > COPIED_MAX - u->copied)
+        io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
+    else if (s.call == RAW_READ)
+        u->copied += s.size;
     io_uring_sqe_set_data(sqe, r);
     u->prepared++;
 }
@@ -67,6 +75,7 @@ static void tell_kernel(struct uring *u)
         else if (n != -EINTR)
             task_sleep_until(clock_now() + NS_PER_MS);
     }
+    u->copied = 0;
 }
 
 /* What a handler of the loop submits goes to the kernel in one call, after it. */
@@ -249,8 +258,11 @@ static bool has_calls(struct io_uring *ring)
 
 static int make_ring(struct io_uring *ring)
 {
-    int error = -io_uring_queue_init(DEPTH, ring, 0);
+    /* Completions need not interrupt the thread that submitted: it comes by. (Kernels before 5.19 know no such flag.) */
+    int error = -io_uring_queue_init(DEPTH, ring, IORING_SETUP_COOP_TASKRUN);
 
+    if (error == EINVAL)
+        error = -io_uring_queue_init(DEPTH, ring, 0);
     if (error || has_calls(ring))
         return error;
     io_uring_queue_exit(ring);

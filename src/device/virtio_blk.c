@@ -22,6 +22,7 @@
 #include "base/endian.h"
 #include "base/log.h"
 #include "base/task.h"
+#include "device/buffer_pool.h"
 #include "device/virtio_pci.h"
 
 #define SECTOR_SIZE 512u
@@ -35,6 +36,8 @@
 #define RANGES_MAX        16u
 #define RANGE_SECTORS_MAX (1u << 21)
 #define RANGE_ALIGNMENT   8u /* file systems give back 4 KiB and more */
+
+#define POOL_LIMIT (8u << 20)
 
 #define BATCH 128
 
@@ -58,6 +61,7 @@ struct virtio_blk {
     bool starved;                       /* a queue was left alone because of one of the two above */
     int told;                           /* the last error that was logged */
     struct vq_chain scratch;
+    struct buffer_pool pool;
 
     /* What the chain is done with, on its way to the loop. */
     struct wake wake;
@@ -76,7 +80,7 @@ struct copy {
     bool write_through;     /* a flush follows */
     size_t size;            /* of data */
     struct vq_chain chain;
-    uint8_t data[];
+    uint8_t data[] __attribute__((aligned(4096)));
 };
 
 static struct virtio_blk *from_virtio(struct virtio_device *v)
@@ -122,7 +126,7 @@ static void request_done(struct block_request *r)
 /* The request in b->scratch with size bytes of data, read from the guest if take. NULL: no memory. */
 static struct copy *copy_new(struct virtio_blk *b, unsigned queue, enum block_op op, size_t size, bool take)
 {
-    struct copy *c = malloc(sizeof(*c) + size);
+    struct copy *c = buffer_pool_get(&b->pool, size);
 
     if (!c)
         return NULL;
@@ -138,6 +142,11 @@ static struct copy *copy_new(struct virtio_blk *b, unsigned queue, enum block_op
     if (take)
         vq_chain_read(&c->chain, sizeof(struct virtio_blk_outhdr), c->data, size);
     return c;
+}
+
+static void copy_free(struct virtio_blk *b, struct copy *c)
+{
+    buffer_pool_put(&b->pool, c, c->size);
 }
 
 static void issue(struct virtio_blk *b, struct copy *c)
@@ -235,7 +244,7 @@ static uint8_t zero(struct virtio_blk *b, unsigned queue, bool discard, size_t s
     c->ranges = size / each;
     status = check_ranges(b, c, discard, &c->request.unmap);
     if (status != VIRTIO_BLK_S_OK) {
-        free(c);
+        copy_free(b, c);
         return status;
     }
     set_range(c);
@@ -370,7 +379,7 @@ static void finish(struct virtio_blk *b, struct copy *c)
             complete(b, c->queue, &c->chain, c->data, is_read && !error ? c->size : 0,
                      error ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
     }
-    free(c);
+    copy_free(b, c);
 }
 
 static struct block_request *take_done(struct virtio_blk *b)
@@ -517,7 +526,7 @@ static void drain(struct virtio_blk *b)
     block_drain(b->top);
     for (struct block_request *r = take_done(b); r; r = next) {
         next = r->next;
-        free(r);
+        copy_free(b, (struct copy *)r);
     }
     loop_undefer(b->device.host->loop, &b->deferred);
 }
@@ -532,6 +541,7 @@ static void blk_destroy(Device *d)
     wake_destroy(&b->wake);
     task_mutex_destroy(&b->lock);
     block_close(b->top);
+    buffer_pool_destroy(&b->pool);
     free(b);
 }
 
@@ -589,6 +599,7 @@ Device *virtio_blk_new(struct device_host *h, const char *id, unsigned slot, Blo
     b->sectors = top->size / SECTOR_SIZE;
     b->queues = queues;
     b->transport.pci.slot = slot;
+    b->pool = (struct buffer_pool){.limit = POOL_LIMIT, .header = sizeof(struct copy)};
     b->done_end = &b->done;
     b->deferred = (struct loop_deferred){.fn = handle_done, .opaque = b};
     task_mutex_init(&b->lock);
