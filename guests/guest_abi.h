@@ -25,6 +25,9 @@
  *   dirty:  pages=1024 (window)  rate=1000 (pages a second)
  *   irq:    timer=periodic|deadline (where CPUID has it)  hz=100  idle=mix|spin|halt  timeout=1000 (ms)
  *           arp=100 (announcements a second)  event_idx=1|0
+ *   disk:   op=read|write  order=random|sequential  block=4K (up to 1M)  depth=1 (requests in flight, up to 16)
+ *           flush=0 (a flush, waited for, after so many writes)  span=0 (bytes of the disk that it uses; 0: all)
+ *           seconds=5  warm=0 (ms that do not count)  event_idx=1|0
  */
 #ifndef GUESTS_GUEST_ABI_H
 #define GUESTS_GUEST_ABI_H
@@ -52,6 +55,7 @@ enum guest_error {
     GUEST_ERROR_EXCEPTION = 4, /* where = rip, have = vector, want = error code */
     GUEST_ERROR_SETUP = 5,     /* a device or an option is missing */
     GUEST_ERROR_CLOCK = 6,     /* the TSC went backwards: have = now, want = at least */
+    GUEST_ERROR_DISK = 7,      /* a request failed: where = sector, have = enum blk_type */
 };
 
 /*
@@ -121,6 +125,22 @@ struct guest_irq_status {
     uint64_t slow; /* no completion within the timeout: the device took its time */
 };
 
+/*
+ * disk: sector s of a disk that it has written, or that it may read, has 64 * s in its first 8 bytes (the image of
+ * `irq` is one). Latencies, from kick to completion seen, are counted by their two leading bits below the highest:
+ * bucket 4 * log2(ns) + the next two bits - GUEST_DISK_BUCKET_FIRST.
+ */
+#define GUEST_DISK_BUCKETS      96
+#define GUEST_DISK_BUCKET_FIRST 32 /* 256 ns */
+
+struct guest_disk_status {
+    uint64_t operations, bytes, flushes; /* since the warm-up */
+    uint64_t elapsed_ns;
+    uint64_t latency_sum_ns, latency_max_ns, flush_sum_ns;
+    uint64_t done; /* 1: its seconds are over */
+    uint32_t histogram[GUEST_DISK_BUCKETS];
+};
+
 /* Written by the host (or GUEST_OP_CONTROL); read by `dirty` at every turn. */
 struct guest_control {
     uint64_t sequence; /* change it last: the other fields take effect when it differs from the one before */
@@ -152,6 +172,7 @@ struct guest_status {
         struct guest_count_status count;
         struct guest_dirty_status dirty;
         struct guest_irq_status irq;
+        struct guest_disk_status disk;
     };
 };
 

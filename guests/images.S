@@ -19,6 +19,7 @@ name_\name:
 guest_images:
     image count
     image dirty
+    image disk
     image irq
     image walk
     .quad 0, 0, 0

@@ -15,6 +15,7 @@
 #include "lib/io.h"
 #include "lib/service.h"
 #include "lib/status.h"
+#include "lib/string.h"
 #include "lib/virtio_blk.h"
 
 const char guest_name[] = "irq";
@@ -22,6 +23,7 @@ const char guest_name[] = "irq";
 #define IRQ_IPI     3
 #define IRQ_TIMER   4
 #define MASK_EVERY  64    /* requests between two that complete under a masked vector */
+#define SECTORS_MAX 8     /* of a request */
 #define GAP_MAX_US  20000 /* a longer gap in the guest's time is a pause, and counts as this much */
 #define LOST_FACTOR 10    /* a device may take its time; after so many timeouts a kick was lost */
 
@@ -36,6 +38,7 @@ struct watch {
 };
 
 static struct blk blk;
+static uint64_t data[SECTORS_MAX * BLK_SECTOR / 8] __attribute__((aligned(4096)));
 static struct {
     struct watch watch;
     uint64_t sector, random, requests;
@@ -89,7 +92,7 @@ static void watch_late(struct watch *w, uint64_t us, bool used)
 static void disk_start(void)
 {
     disk.random = disk.random * 6364136223846793005ull + 1442695040888963407ull;
-    disk.n = 1 + (disk.random >> 33) % BLK_SECTORS_MAX;
+    disk.n = 1 + (disk.random >> 33) % SECTORS_MAX;
     disk.sector = (disk.random >> 36) % (blk.sectors - disk.n + 1);
     disk.masked = ++disk.requests % MASK_EVERY == 0;
     disk.slow = false;
@@ -97,15 +100,16 @@ static void disk_start(void)
     if (disk.masked)
         virtio_mask(&blk.v, 0, true);
     vq_arm(&blk.q);
-    blk_read(&blk, disk.sector, disk.n);
+    memset(data, 0xee, sizeof(data)); /* what is not read is found */
+    blk_start(&blk, 0, BLK_READ, disk.sector, data, disk.n * BLK_SECTOR);
 }
 
 static void disk_check(void)
 {
-    const uint64_t *data = blk_finish(&blk, disk.n);
     uint64_t first = disk.sector * (BLK_SECTOR / 8);
+    bool ok = false;
 
-    if (!data) {
+    if (blk_take(&blk, &ok) != 0 || !ok) {
         guest_fail(GUEST_ERROR_DATA, disk.sector, 0, 0);
         print("DATA sector=%u: the read failed\n", disk.sector);
         return;
@@ -274,7 +278,7 @@ static bool start_devices(void)
     bool event_idx = option_number("event_idx", 1);
     uint64_t announcements = option_number("arp", 100);
 
-    have_blk = blk_open(&blk, 0, event_idx);
+    have_blk = blk_open(&blk, 0, event_idx, 0) && blk.sectors >= SECTORS_MAX;
     have_net = service_start(NULL, net_cpu, event_idx);
     if (!have_blk && !have_net) {
         guest_fail(GUEST_ERROR_SETUP, 0, 0, 0);

@@ -1,43 +1,54 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "lib/io.h"
-#include "lib/string.h"
 #include "lib/virtio_blk.h"
 
 static struct vq_memory memory;
-static struct {
-    uint32_t type, reserved;
-    uint64_t sector;
-} header;
-static volatile uint8_t answer;
-static uint64_t data[BLK_SECTORS_MAX * BLK_SECTOR / 8] __attribute__((aligned(4096)));
+static struct slot {
+    struct {
+        uint32_t type, reserved;
+        uint64_t sector;
+    } header;
+    uint32_t written; /* bytes that the device should write */
+    volatile uint8_t answer;
+} slots[BLK_SLOTS_MAX];
 
-bool blk_open(struct blk *b, int irq_cpu, bool event_idx)
+bool blk_open(struct blk *b, int irq_cpu, bool event_idx, uint64_t wanted)
 {
-    if (!virtio_open(&b->v, 2, event_idx ? VIRTIO_F_EVENT_IDX : 0) || !b->v.config)
+    if (!virtio_open(&b->v, 2, wanted | (event_idx ? VIRTIO_F_EVENT_IDX : 0)) || !b->v.config)
         return false;
     if (!virtio_queue(&b->v, 0, &memory, irq_cpu >= 0 ? BLK_IRQ : -1, irq_cpu, &b->q))
         return false;
     b->sectors = mmio_read32(b->v.config) | (uint64_t)mmio_read32(b->v.config + 4) << 32;
     virtio_ready(&b->v);
-    return b->sectors >= BLK_SECTORS_MAX;
+    return true;
 }
 
-void blk_read(struct blk *b, uint64_t sector, unsigned n)
+void blk_start(struct blk *b, unsigned slot, enum blk_type type, uint64_t sector, void *data, uint32_t size)
 {
-    header.sector = sector;
-    answer = 0xff;
-    memset(data, 0xee, sizeof(data)); /* what is not read is found */
-    memory.desc[0] = (struct vq_desc){(uintptr_t)&header, sizeof(header), VQ_NEXT, 1};
-    memory.desc[1] = (struct vq_desc){(uintptr_t)data, n * BLK_SECTOR, VQ_NEXT | VQ_WRITE, 2};
-    memory.desc[2] = (struct vq_desc){(uintptr_t)&answer, 1, VQ_WRITE, 0};
-    vq_submit(&b->q, 0);
+    struct slot *s = &slots[slot];
+    struct vq_desc *d = &memory.desc[3 * slot];
+
+    s->header.type = type;
+    s->header.sector = sector;
+    s->written = 1 + (type == BLK_READ ? size : 0);
+    s->answer = 0xff;
+    d[0] = (struct vq_desc){(uintptr_t)&s->header, sizeof(s->header), VQ_NEXT, 3 * slot + (size ? 1 : 2)};
+    d[1] = (struct vq_desc){(uintptr_t)data, size, VQ_NEXT | (type == BLK_READ ? VQ_WRITE : 0), 3 * slot + 2};
+    d[2] = (struct vq_desc){(uintptr_t)&s->answer, 1, VQ_WRITE, 0};
+    vq_submit(&b->q, 3 * slot);
 }
 
-const uint64_t *blk_finish(struct blk *b, unsigned n)
+int blk_take(struct blk *b, bool *ret_ok)
 {
     uint32_t length;
+    int head = vq_take(&b->q, &length);
 
-    if (vq_take(&b->q, &length) < 0 || length != n * BLK_SECTOR + 1 || answer != 0)
-        return NULL;
-    return data;
+    if (head < 0)
+        return -1;
+    if (head % 3 || head / 3 >= BLK_SLOTS_MAX) { /* not a slot of ours */
+        *ret_ok = false;
+        return 0;
+    }
+    *ret_ok = length == slots[head / 3].written && slots[head / 3].answer == 0;
+    return head / 3;
 }

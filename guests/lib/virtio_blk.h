@@ -1,13 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* virtio-blk, reading, one request in flight. */
+/*
+ * virtio-blk: requests in slots, as many in flight as there are slots; on queue 0, by one processor at a time.
+ *
+ *     blk_start(&b, slot, BLK_READ, sector, data, size);
+ *     ...
+ *     slot = blk_take(&b, &ok);        // -1: nothing has completed
+ */
 #ifndef GUESTS_LIB_VIRTIO_BLK_H
 #define GUESTS_LIB_VIRTIO_BLK_H
 
 #include "lib/virtio.h"
 
-#define BLK_SECTOR      512
-#define BLK_SECTORS_MAX 8
-#define BLK_IRQ         0 /* vector index */
+#define BLK_SECTOR    512
+#define BLK_SLOTS_MAX 21 /* three descriptors each */
+#define BLK_IRQ       0  /* vector index */
+
+#define BLK_F_FLUSH (1ull << 9)
+
+enum blk_type { BLK_READ = 0, BLK_WRITE = 1, BLK_FLUSH = 4 };
 
 struct blk {
     struct virtio v;
@@ -15,10 +25,12 @@ struct blk {
     uint64_t sectors;
 };
 
-bool blk_open(struct blk *b, int irq_cpu, bool event_idx);
-/* Starts to read n (at most BLK_SECTORS_MAX) sectors. */
-void blk_read(struct blk *b, uint64_t sector, unsigned n);
-/* The data of the request that has just completed; NULL: it failed, or the device says that it wrote less. */
-const uint64_t *blk_finish(struct blk *b, unsigned n);
+/* wanted: features besides those of the queue. */
+bool blk_open(struct blk *b, int irq_cpu, bool event_idx, uint64_t wanted);
+/* slot is free; data lies in physical memory as it does here. A flush has no data. */
+void blk_start(struct blk *b, unsigned slot, enum blk_type type, uint64_t sector, void *data, uint32_t size);
+/* The slot of a request that has completed, free again, or -1. *ret_ok: the device says so, and wrote as much as it
+ * should. */
+int blk_take(struct blk *b, bool *ret_ok);
 
 #endif

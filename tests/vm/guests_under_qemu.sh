@@ -33,7 +33,7 @@ start()
     case $mode in
     tcg-pvh) boot=(-accel tcg -cpu max -kernel "$build/guests/$guest.elf" -append "$line") ;;
     tcg-bios) boot=(-accel tcg -cpu max -bios "$build/guests/$guest.bin") ;;
-    kvm-bios) boot=(-accel kvm -cpu host -bios "$build/guests/$guest.bin") ;;
+    kvm-bios) boot=(-accel kvm -cpu host,arch-capabilities=off -bios "$build/guests/$guest.bin") ;;
     esac
     [ "$mode" = tcg-pvh ] || boot+=(-fw_cfg "name=opt/perdure.cmdline,string=$line")
     ip netns exec "$ns" qemu-system-x86_64 -nodefaults -display none -m 64 \
@@ -176,6 +176,32 @@ test_irq_finds()
     grep -q "^STUCK queue=blk used=yes" "$dir/console" && sleep 1.2 && [ "$(value "$(client --status)" error)" = 2 ]
 }
 
+# The image holds what it expects to read.
+test_disk()
+{
+    start "$1" "$2" disk "op=read order=$3 block=$4 depth=$5 seconds=2" || return 1
+    for _ in $(seq 300); do
+        grep -q "^disk: operations=" "$dir/console" && break
+        sleep 0.1
+    done
+    local n
+    n=$(sed -n 's/^disk: operations=\([0-9]*\) .*/\1/p' "$dir/console")
+    [ "${n:-0}" -gt 100 ] && [ "$(value "$(client --status)" errors)" = 0 ]
+}
+
+# A sector that is not what it should be.
+test_disk_finds()
+{
+    printf '\x01' | dd of="$dir/disk" bs=1 seek=$((512 * 77)) conv=notrunc status=none
+    start "$1" "$2" disk "op=read order=sequential block=4K depth=4 seconds=20"
+    for _ in $(seq 100); do
+        grep -q "^DATA sector=77 " "$dir/console" && break
+        sleep 0.1
+    done
+    printf '\x40' | dd of="$dir/disk" bs=1 seek=$((512 * 77)) conv=notrunc status=none
+    grep -q "^DATA sector=77 " "$dir/console"
+}
+
 # run NAME COMMAND...
 run()
 {
@@ -202,6 +228,9 @@ for mode in $modes; do
         run "$mode-$cpus/count" test_count "$mode" $cpus
         run "$mode-$cpus/count-finds" test_count_finds "$mode" $cpus
         run "$mode-$cpus/dirty" test_dirty "$mode" $cpus
+        run "$mode-$cpus/disk" test_disk "$mode" $cpus random 4K 16
+        run "$mode-$cpus/disk-large" test_disk "$mode" $cpus sequential 512K 4
+        run "$mode-$cpus/disk-finds" test_disk_finds "$mode" $cpus
         run "$mode-$cpus/irq" test_irq "$mode" $cpus periodic 1
         run "$mode-$cpus/irq-deadline" test_irq "$mode" $cpus deadline 0
         run "$mode-$cpus/irq-finds" test_irq_finds "$mode" $cpus
