@@ -9,4 +9,13 @@ $(B)/bench/copy_floor: bench/copy_floor.c
 bench-epoch: all $(B)/bench/copy_floor $(B)/tests/vm/count_client
 	@bench/epoch.py --build $(B)
 
-.PHONY: bench-epoch
+$(B)/bench/tsckhz: tests/host/tsckhz.c
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) -O2 $(WARN) -D_GNU_SOURCE $< -o $@
+
+bench-disk: all guests $(B)/bench/tsckhz
+	@scripts/install-packages check
+	@bench/disk.py --build $(B)
+
+.PHONY: bench-epoch bench-disk
