@@ -244,11 +244,19 @@ static void apply(const struct operation *o, uint8_t *image)
     apply_part(o, image, o->offset, o->offset + o->size);
 }
 
+/* One octet, a few, or many: what a header is made of should be hit too. */
+static uint64_t some_octets(uint64_t *random)
+{
+    return next_random(random) % (SECTOR >> next_random(random) % 6);
+}
+
 static void apply_some_sectors(const struct operation *o, uint8_t *image, uint64_t *random)
 {
     for (uint64_t at = o->offset / SECTOR * SECTOR; at < o->offset + o->size; at += SECTOR) {
-        if (next_random(random) & 1)
-            apply_part(o, image, at, at + SECTOR);
+        uint64_t luck = next_random(random) % 8, end = at + (luck < 4 ? SECTOR : some_octets(random));
+
+        if (luck < 5 && end > o->offset)
+            apply_part(o, image, at, end);
     }
 }
 

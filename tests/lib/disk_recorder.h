@@ -26,7 +26,7 @@
  *
  *     0   nothing of it                       1   all of it, in order
  *     n   whole requests, some missing | the same in any order | single sectors of 512 bytes, some missing |
- *         sectors in any order of their requests
+ *         sectors in any order of their requests (now and then only the first octets of one)
  *
  * A request that is not aligned to sectors has its bytes in each sector that it touches. The same recorder, moment and
  * seed give the same image, whichever disk is asked for first; different disks have different luck.

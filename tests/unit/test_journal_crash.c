@@ -11,8 +11,7 @@
  */
 #include "base/fault.h"
 #include "block/journal_writer.h"
-#include "memory_block.h"
-#include "power_cut.h"
+#include "../lib/disk_recorder.h"
 #include "../sim/sim_runtime.h"
 
 #include <gnutls/crypto.h>
@@ -43,13 +42,12 @@ struct content {
 struct scenario {
     uint64_t seed;
     struct sim_rng rng;
-    struct power_cut power;
+    DiskRecorder *recorder;
     JournalWriter *jw;
     struct content *epochs; /* what the disks hold after each */
     uint64_t last;
-    uint64_t durable;  /* at the end */
-    size_t created_at; /* operations until journal_create() had returned */
-    size_t cut;
+    uint64_t told;             /* the last one that was called durable, as the recorder knows */
+    size_t begin, end, moment; /* begin: journal_create() had returned */
     bool quiet;
 };
 
@@ -60,8 +58,8 @@ static void give_up(const struct scenario *s, const char *fmt, ...)
     va_list ap;
 
     if (!s->quiet) {
-        printf("seed %llu, cut after operation %zu of %zu: ", (unsigned long long)s->seed, s->cut,
-               s->power.count);
+        printf("seed %llu, %s: ", (unsigned long long)s->seed,
+               disk_recorder_describe(s->recorder, s->moment));
         va_start(ap, fmt);
         vprintf(fmt, ap);
         va_end(ap);
@@ -125,11 +123,75 @@ static struct epoch_writes *make_epoch(struct scenario *s, uint64_t number)
     return w;
 }
 
-static uint64_t durable_epoch(void *opaque)
+/* What is called durable must survive everything that comes now. */
+static void tell(void *opaque)
 {
     struct scenario *s = opaque;
+    uint64_t durable = s->jw ? journal_writer_durable_epoch(s->jw) : 0;
 
-    return s->jw ? journal_writer_durable_epoch(s->jw) : 0;
+    if (durable <= s->told)
+        return;
+    s->told = durable;
+    disk_recorder_mark(s->recorder, durable);
+}
+
+/* A disk that takes its time: epochs gather meanwhile. */
+struct slow {
+    Block block;
+    struct scenario *s;
+};
+
+static void slow_submit(Block *b, struct block_request *r)
+{
+    struct scenario *s = ((struct slow *)b)->s;
+
+    if (sim_rng_one_in(&s->rng, 4))
+        task_sleep_until(clock_now() + sim_rng_range(&s->rng, 0, NS_PER_MS));
+    tell(s);
+    block_pass(b, r, NULL);
+}
+
+static void slow_close(Block *b)
+{
+    free(b);
+}
+
+static const struct block_ops slow_ops = {.name = "slow", .submit = slow_submit, .close = slow_close};
+
+static Block *disk(struct scenario *s, const char *id, uint64_t size)
+{
+    struct slow *d = calloc(1, sizeof(*d));
+
+    block_init_filter(&d->block, &slow_ops,
+                      disk_recorder_add(s->recorder, &memory_block_new(id, size)->block));
+    d->s = s;
+    return &d->block;
+}
+
+static void put_epochs(struct scenario *s, Error **errp)
+{
+    s->last = 20 + sim_rng_below(&s->rng, EPOCHS_MAX - 20);
+    for (uint64_t i = 1; i <= s->last; i++) {
+        if (!journal_writer_put(s->jw, make_epoch(s, i), errp))
+            return;
+        if (sim_rng_one_in(&s->rng, 3))
+            task_sleep_until(clock_now() + sim_rng_range(&s->rng, 0, 10 * NS_PER_MS));
+        if (sim_rng_one_in(&s->rng, 15) && !journal_writer_drain(s->jw, errp))
+            return;
+    }
+    if (journal_writer_drain(s->jw, errp))
+        tell(s);
+}
+
+static void check_contents(const struct scenario *s, int number, const uint8_t *bytes, uint64_t epoch);
+
+/* Without any cut. */
+static void check_image(struct scenario *s, int number, Block *image)
+{
+    uint8_t bytes[DISK_SIZE];
+
+    block_read(image, 0, bytes, DISK_SIZE, NULL);
+    check_contents(s, number, bytes, s->last);
 }
 
 static void run(void *arg)
@@ -137,32 +199,24 @@ static void run(void *arg)
     static const struct journal_identity identity = {
         .pair = "pair", .generation = 1, .disk_count = DISKS, .disks = {{"a", DISK_SIZE}, {"b", DISK_SIZE}}};
     struct scenario *s = arg;
-    Block *images[DISKS], *file;
+    Block *images[DISKS];
     Error *err = NULL;
     Journal *j;
 
+    s->recorder = disk_recorder_new();
     for (int i = 0; i < DISKS; i++)
-        images[i] = power_cut_add(&s->power, identity.disks[i].id, DISK_SIZE);
-    file = power_cut_add(&s->power, "journal", JOURNAL_SIZE);
-    j = journal_create(file, &identity, &err);
-    s->created_at = s->power.count;
+        images[i] = disk(s, identity.disks[i].id, DISK_SIZE);
+    j = journal_create(disk(s, "journal", JOURNAL_SIZE), &identity, &err);
+    s->begin = disk_recorder_moments(s->recorder);
     s->jw = journal_writer_new(j, images, sim_rng_one_in(&s->rng, 2) ? 2000 : 100000, &err);
-    s->last = 20 + sim_rng_below(&s->rng, EPOCHS_MAX - 20);
-    for (uint64_t i = 1; i <= s->last; i++) {
-        if (!journal_writer_put(s->jw, make_epoch(s, i), &err))
-            give_up(s, "%s", error_get_pretty(err));
-        if (sim_rng_one_in(&s->rng, 3))
-            task_sleep_until(clock_now() + sim_rng_range(&s->rng, 0, 10 * NS_PER_MS));
-        if (sim_rng_one_in(&s->rng, 15) && !journal_writer_drain(s->jw, &err))
-            give_up(s, "%s", error_get_pretty(err));
-    }
-    if (!journal_writer_drain(s->jw, &err))
+    put_epochs(s, &err);
+    s->moment = s->end = disk_recorder_moments(s->recorder);
+    if (err)
         give_up(s, "%s", error_get_pretty(err));
-    s->durable = journal_writer_durable_epoch(s->jw);
     journal_writer_free(s->jw);
+    s->jw = NULL;
     for (int i = 0; i < DISKS; i++) {
-        if (memcmp(s->power.disks[i]->now, s->epochs[s->last].bytes[i], DISK_SIZE))
-            give_up(s, "disk %d: not what the last epoch left, without any cut", i);
+        check_image(s, i, images[i]);
         block_close(images[i]);
     }
     sim_stop();
@@ -212,21 +266,11 @@ static void interrupted_replay(struct scenario *s, struct memory_block *const *f
 
     for (int i = 0; i < DISKS; i++)
         memcpy(before[i], files[i]->bytes, DISK_SIZE);
-    replay(files, sim_rng_below(&s->power.rng, 20), &last, NULL);
+    replay(files, sim_rng_below(&s->rng, 20), &last, NULL);
     for (int i = 0; i < DISKS; i++)
-        for (size_t at = 0; at < DISK_SIZE; at += POWER_CUT_SECTOR)
-            if (sim_rng_one_in(&s->power.rng, 2))
-                memcpy(files[i]->bytes + at, before[i] + at, POWER_CUT_SECTOR);
-}
-
-/* The newest epoch that had to survive: one without writes leaves no trace. */
-static uint64_t oldest_allowed(const struct scenario *s)
-{
-    uint64_t epoch = power_cut_told(&s->power, s->durable);
-
-    while (epoch && !s->epochs[epoch].changed)
-        epoch--;
-    return epoch;
+        for (size_t at = 0; at < DISK_SIZE; at += 512)
+            if (sim_rng_one_in(&s->rng, 2))
+                memcpy(files[i]->bytes + at, before[i] + at, 512);
 }
 
 static size_t first_difference(const uint8_t *a, const uint8_t *b)
@@ -236,6 +280,26 @@ static size_t first_difference(const uint8_t *a, const uint8_t *b)
     while (at < DISK_SIZE && a[at] == b[at])
         at++;
     return at;
+}
+
+static void check_contents(const struct scenario *s, int number, const uint8_t *bytes, uint64_t epoch)
+{
+    const uint8_t *wanted = s->epochs[epoch].bytes[number];
+    size_t at = first_difference(bytes, wanted);
+
+    if (at < DISK_SIZE)
+        give_up(s, "disk %d does not hold epoch %llu at %zu: %02x instead of %02x", number,
+                (unsigned long long)epoch, at, bytes[at], wanted[at]);
+}
+
+/* The newest epoch that had to survive: one without writes leaves no trace. */
+static uint64_t oldest_allowed(const struct scenario *s)
+{
+    uint64_t epoch = disk_recorder_promised(s->recorder, s->moment);
+
+    while (epoch && !s->epochs[epoch].changed)
+        epoch--;
+    return epoch;
 }
 
 static void check(struct scenario *s, struct memory_block *const *files)
@@ -248,37 +312,24 @@ static void check(struct scenario *s, struct memory_block *const *files)
     if (last < least || last > s->last)
         give_up(s, "epoch %llu came back, and %llu was durable", (unsigned long long)last,
                 (unsigned long long)least);
-    for (int i = 0; i < DISKS; i++) {
-        const uint8_t *wanted = s->epochs[last].bytes[i];
-        size_t at = first_difference(files[i]->bytes, wanted);
-
-        if (at < DISK_SIZE)
-            give_up(s, "disk %d does not hold epoch %llu at %zu (%02x instead of %02x; %llu was durable)", i,
-                    (unsigned long long)last, at, files[i]->bytes[at], wanted[at], (unsigned long long)least);
-    }
+    for (int i = 0; i < DISKS; i++)
+        check_contents(s, i, files[i]->bytes, last);
 }
 
 static void cut_everywhere(struct scenario *s)
 {
-    struct memory_block *files[DISKS + 1];
+    for (s->moment = s->begin; s->moment <= s->end; s->moment++) {
+        struct memory_block *files[DISKS + 1];
 
-    for (int i = 0; i <= DISKS; i++)
-        files[i] = memory_block_new(i == JOURNAL ? "journal" : "disk", s->power.disks[i]->block.size);
-    files[JOURNAL]->block.ops = &stay_ops;
-    for (s->cut = s->created_at; s->cut <= s->power.count; s->cut++) {
-        power_cut_at(&s->power, s->cut);
-        for (int i = 0; i <= DISKS; i++) {
-            uint64_t fate = sim_rng_below(&s->power.rng, 5);
-
-            power_cut_leave(&s->power, i, fate < 2 ? (enum power_cut_fate)fate : POWER_CUT_ANY,
-                            files[i]->bytes);
-        }
-        if (sim_rng_one_in(&s->power.rng, 3))
+        for (int i = 0; i <= DISKS; i++)
+            files[i] = disk_recorder_cut(s->recorder, i, s->moment, sim_rng_below(&s->rng, 8));
+        files[JOURNAL]->block.ops = &stay_ops;
+        if (sim_rng_one_in(&s->rng, 3))
             interrupted_replay(s, files);
         check(s, files);
+        for (int i = 0; i <= DISKS; i++)
+            memory_block_close(&files[i]->block);
     }
-    for (int i = 0; i <= DISKS; i++)
-        memory_block_close(&files[i]->block);
 }
 
 static void run_seed(uint64_t seed, const char *planted)
@@ -288,7 +339,6 @@ static void run_seed(uint64_t seed, const char *planted)
     s->seed = seed;
     s->quiet = planted;
     s->rng = sim_rng_make(seed, 10);
-    s->power = (struct power_cut){.rng = sim_rng_make(seed, 11), .told = durable_epoch, .opaque = s};
     s->epochs = calloc(EPOCHS_MAX + 1, sizeof(*s->epochs));
     if (planted)
         fault_arm(planted, 0);
@@ -297,7 +347,7 @@ static void run_seed(uint64_t seed, const char *planted)
     sim_run();
     task_set_runtime(NULL);
     cut_everywhere(s);
-    power_cut_free(&s->power);
+    disk_recorder_free(s->recorder);
     free(s->epochs);
     free(s);
 }
@@ -317,6 +367,7 @@ static bool seed_is_clean(uint64_t seed, const char *planted)
         _exit(0);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) <= 1); /* 1: give_up() */
     return status == 0;
 }
 
