@@ -215,7 +215,7 @@ static bool take_options(void)
 
 void guest_main(void)
 {
-    if (!blk_open(&blk, -1, option_number("event_idx", 1), BLK_F_FLUSH) || !take_options()) {
+    if (!blk_open(&blk, 0, -1, option_number("event_idx", 1), BLK_F_FLUSH) || !take_options()) {
         guest_fail(GUEST_ERROR_SETUP, 0, 0, 0);
         print("disk: no virtio-blk large enough for a block, or an option out of range\n");
         return;

@@ -21,7 +21,7 @@
  *
  *   walk, count, dirty: start=16M (where their pages begin)
  *   walk:   size=16M  rate=0 (pages a second and processor; 0: as fast as possible)
- *   count:  pages=1024 (pages that requests dirty in turn)   dirty=2 (pages a request)
+ *   count, log: pages=1024 (pages that requests dirty in turn)   dirty=2 (pages a request)
  *   dirty:  pages=1024 (window)  rate=1000 (pages a second)
  *   irq:    timer=periodic|deadline (where CPUID has it)  hz=100  idle=mix|spin|halt  timeout=1000 (ms)
  *           arp=100 (announcements a second)  event_idx=1|0
@@ -86,6 +86,38 @@ struct guest_count_status {
     uint64_t clients;
     uint64_t start, pages, dirty;
 };
+
+/*
+ * log: what it writes to each of its disks for each request that it carries out; record `number` (from 1, over all
+ * clients) lies in the number - 1 st place of 512 bytes, round and round.
+ */
+#define GUEST_LOG_MAGIC 0x474f4c44455250ull /* "PREDLOG" */
+
+struct guest_log_record {
+    uint64_t magic, number;
+    uint64_t client, seq, nonce, chain; /* of the request */
+    uint64_t boot_id;
+    uint64_t check; /* over all the others */
+    uint64_t filling[56];
+};
+
+_Static_assert(sizeof(struct guest_log_record) == 512, "a sector");
+
+static inline uint64_t guest_log_filling(uint64_t number, unsigned i)
+{
+    return (number << 8 | i) * 0x9e3779b97f4a7c15ull;
+}
+
+static inline uint64_t guest_log_check(const struct guest_log_record *r)
+{
+    const uint64_t *word = (const uint64_t *)r;
+    uint64_t check = 0;
+
+    for (unsigned i = 0; i < sizeof(*r) / 8; i++)
+        if (&word[i] != &r->check)
+            check = ((check << 5 | check >> 59) ^ word[i]) * 0x9e3779b97f4a7c15ull;
+    return check;
+}
 
 #define GUEST_GAP_BUCKETS 40
 #define GUEST_GAP_LARGEST 16

@@ -3,7 +3,7 @@
 # The small guests: $(B)/guests/NAME.elf (PVH), $(B)/guests/NAME.bin (64 KiB firmware image holding the same), and the object that puts
 # the ELFs into the program: guest_image_NAME_start and _end.
 
-guest_names  := count dirty disk irq walk
+guest_names  := count dirty disk irq log walk
 guest_lib    := $(patsubst guests/lib/%,%,$(filter-out guests/lib/bios.S,$(wildcard guests/lib/*.[cS])))
 guest_lib_o  := $(addprefix $(B)/guests/lib/,$(addsuffix .o,$(basename $(guest_lib))))
 guest_elf    := $(guest_names:%=$(B)/guests/%.elf)
@@ -34,7 +34,7 @@ $(guest_elf): $(B)/guests/%.elf: $(B)/guests/%.o $(guest_lib_o) guests/lib/guest
 	$(Q)objcopy --strip-debug $@.debug $@
 
 # What counts is the same in Linux (guests/linux).
-$(B)/guests/count.elf: $(B)/guests/requests.o
+$(B)/guests/count.elf $(B)/guests/log.elf: $(B)/guests/requests.o
 
 $(guest_bin): $(B)/guests/%.bin: $(B)/guests/%.elf guests/lib/bios.S
 	@echo "  BIOS  $@"

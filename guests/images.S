@@ -21,6 +21,7 @@ guest_images:
     image dirty
     image disk
     image irq
+    image log
     image walk
     .quad 0, 0, 0
 

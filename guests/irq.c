@@ -278,7 +278,7 @@ static bool start_devices(void)
     bool event_idx = option_number("event_idx", 1);
     uint64_t announcements = option_number("arp", 100);
 
-    have_blk = blk_open(&blk, 0, event_idx, 0) && blk.sectors >= SECTORS_MAX;
+    have_blk = blk_open(&blk, 0, 0, event_idx, 0) && blk.sectors >= SECTORS_MAX;
     have_net = service_start(NULL, net_cpu, event_idx);
     if (!have_blk && !have_net) {
         guest_fail(GUEST_ERROR_SETUP, 0, 0, 0);

@@ -87,11 +87,11 @@ static bool negotiate(struct virtio *v, uint64_t wanted)
     return mmio_read8(v->common + C_STATUS) & S_FEATURES_OK;
 }
 
-bool virtio_open(struct virtio *v, unsigned kind, uint64_t wanted)
+bool virtio_open(struct virtio *v, unsigned kind, unsigned index, uint64_t wanted)
 {
     *v = (struct virtio){0};
-    if (!pci_find((0x1040u + kind) << 16 | VIRTIO_VENDOR, 0, &v->pci) &&
-        !pci_find((0x0fffu + kind) << 16 | VIRTIO_VENDOR, 0, &v->pci)) /* transitional */
+    if (!pci_find((0x1040u + kind) << 16 | VIRTIO_VENDOR, index, &v->pci) &&
+        !pci_find((0x0fffu + kind) << 16 | VIRTIO_VENDOR, index, &v->pci)) /* transitional */
         return false;
     pci_enable(&v->pci);
     find_regions(v);

@@ -20,9 +20,9 @@ struct virtio {
     uint64_t features; /* agreed on */
 };
 
-/* kind: 1 net, 2 blk. wanted: features to agree on where offered. false: no such device, or it does not do
+/* kind: 1 net, 2 blk; the index-th of them. wanted: features to agree on where offered. false: no such device, or it does not do
  * virtio 1. */
-bool virtio_open(struct virtio *v, unsigned kind, uint64_t wanted);
+bool virtio_open(struct virtio *v, unsigned kind, unsigned index, uint64_t wanted);
 /* irq: vector index (see cpu.h) or -1: polled. */
 bool virtio_queue(struct virtio *v, unsigned number, struct vq_memory *m, int irq, int cpu,
                   struct virtqueue *ret);

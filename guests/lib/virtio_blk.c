@@ -2,21 +2,11 @@
 #include "lib/io.h"
 #include "lib/virtio_blk.h"
 
-static struct vq_memory memory;
-static struct slot {
-    struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header;
-    uint32_t written; /* bytes that the device should write */
-    volatile uint8_t answer;
-} slots[BLK_SLOTS_MAX];
-
-bool blk_open(struct blk *b, int irq_cpu, bool event_idx, uint64_t wanted)
+bool blk_open(struct blk *b, unsigned index, int irq_cpu, bool event_idx, uint64_t wanted)
 {
-    if (!virtio_open(&b->v, 2, wanted | (event_idx ? VIRTIO_F_EVENT_IDX : 0)) || !b->v.config)
+    if (!virtio_open(&b->v, 2, index, wanted | (event_idx ? VIRTIO_F_EVENT_IDX : 0)) || !b->v.config)
         return false;
-    if (!virtio_queue(&b->v, 0, &memory, irq_cpu >= 0 ? BLK_IRQ : -1, irq_cpu, &b->q))
+    if (!virtio_queue(&b->v, 0, &b->memory, irq_cpu >= 0 ? BLK_IRQ : -1, irq_cpu, &b->q))
         return false;
     b->sectors = mmio_read32(b->v.config) | (uint64_t)mmio_read32(b->v.config + 4) << 32;
     virtio_ready(&b->v);
@@ -25,8 +15,8 @@ bool blk_open(struct blk *b, int irq_cpu, bool event_idx, uint64_t wanted)
 
 void blk_start(struct blk *b, unsigned slot, enum blk_type type, uint64_t sector, void *data, uint32_t size)
 {
-    struct slot *s = &slots[slot];
-    struct vq_desc *d = &memory.desc[3 * slot];
+    struct blk_slot *s = &b->slots[slot];
+    struct vq_desc *d = &b->memory.desc[3 * slot];
 
     s->header.type = type;
     s->header.sector = sector;
@@ -49,6 +39,6 @@ int blk_take(struct blk *b, bool *ret_ok)
         *ret_ok = false;
         return 0;
     }
-    *ret_ok = length == slots[head / 3].written && slots[head / 3].answer == 0;
+    *ret_ok = length == b->slots[head / 3].written && b->slots[head / 3].answer == 0;
     return head / 3;
 }

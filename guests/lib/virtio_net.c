@@ -15,7 +15,7 @@ bool net_open(struct net *n, int irq_cpu, bool event_idx)
 {
     bool irq = irq_cpu >= 0;
 
-    if (!virtio_open(&n->v, 1, F_MAC | (event_idx ? VIRTIO_F_EVENT_IDX : 0)))
+    if (!virtio_open(&n->v, 1, 0, F_MAC | (event_idx ? VIRTIO_F_EVENT_IDX : 0)))
         return false;
     if (!virtio_queue(&n->v, 0, &rx_memory, irq ? NET_IRQ_RX : -1, irq_cpu, &n->rx) ||
         !virtio_queue(&n->v, 1, &tx_memory, irq ? NET_IRQ_TX : -1, irq_cpu, &n->tx))

@@ -251,7 +251,7 @@ static void print_status(const struct guest_status *s)
            ",\"frames_out\":%" PRIu64 ",\"frames_bad\":%" PRIu64,
            s->name, s->boot_id, s->tsc_khz, s->cpus, s->state, s->heartbeat[0], s->heartbeat[1], s->rounds[0],
            s->rounds[1], s->errors, s->error, s->frames_in, s->frames_out, s->frames_bad);
-    if (!strcmp(s->name, "count"))
+    if (!strcmp(s->name, "count") || !strcmp(s->name, "log"))
         printf(",\"counter\":%" PRIu64 ",\"clients\":%" PRIu64, s->count.counter, s->count.clients);
     if (!strcmp(s->name, "dirty"))
         printf(",\"pages_written\":%" PRIu64 ",\"gaps\":%" PRIu64 ",\"gap_sum_us\":%" PRIu64

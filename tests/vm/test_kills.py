@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The small guests under many kills: the primary is killed, the backup takes over and is protected to a new process on the other host, again and
-again. `walk` finds torn or lost pages, `irq` lost or stuck interrupts, the client of `count` lost or repeated requests.
+again. `walk` finds torn or lost pages, `irq` lost or stuck interrupts, the client of `count` lost or repeated requests. `log` has as many writable
+disks as processors; there it is the primary, the backup or the link between them that dies, and every acknowledged record is on the disks of the side that
+runs.
 
     test_kills.py [--build build] [--kills 50] [--seed N] [GUEST-CPUS...]        all of them, or those named: walk-1 walk-2 count-1 ...
 
@@ -18,6 +20,7 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+from disklog import disk_options, judge, make_disk  # noqa: E402
 from pair import Failure, Pair  # noqa: E402
 from scenario import need_kvm  # noqa: E402
 
@@ -26,6 +29,7 @@ GUESTS = {
     "walk": "size=8M rate=20000",
     "count": "dirty=4",
     "irq": "timer=periodic hz=100",
+    "log": "dirty=2",
 }
 DISK_BYTES = 4 << 20
 PATIENCE = 10  # seconds: the machine may be busy with other things
@@ -85,9 +89,7 @@ class Test:
                            extra=self.extra)
         here.wait_state("UNPROTECTED", process=process)
         status = self.assert_well(None)
-        client = None
-        if self.guest == "count":
-            client = self.pair.client(self.client_program, "--address", GUEST_IP, "--seconds", 3600, stdout=subprocess.PIPE, text=True)
+        client = self.start_client() if self.guest == "count" else None
         for kill in range(kills):
             standby = there.standby(self.standby_extra)
             here.protect(there, "--verify", 5)
@@ -100,14 +102,77 @@ class Test:
             process = standby
             here, there = there, here
         if client:
-            client.terminate()
-            self.judge(json.loads(client.communicate(timeout=20)[0].strip().splitlines()[-1]))
+            self.end_client(client)
+
+    def start_client(self):
+        return self.pair.client(self.client_program, "--address", GUEST_IP, "--seconds", 3600, stdout=subprocess.PIPE, text=True)
+
+    def end_client(self, client):
+        client.terminate()
+        self.judge(json.loads(client.communicate(timeout=20)[0].strip().splitlines()[-1]))
 
     @staticmethod
     def judge(result):
         if not result["acknowledged"] or result["lost"] or result["duplicated"] or result["errors"] or result["reboots"]:
             raise Failure("the client: %s" % result)
         print("    %s requests acknowledged, none lost, none repeated; longest outage %.0f ms" % (result["acknowledged"], result["max_gap_ms"]))
+
+
+class LogTest(Test):
+    """Which side runs is what the arbiter says; the other one is ended and becomes a new standby on the disks that it had."""
+
+    def __init__(self, pair, build, guest, cpus, seed):
+        super().__init__(pair, build, guest, cpus, seed)
+        self.disks = {host: [make_disk(os.path.join(host.dir, "disk%d.img" % i)) for i in range(cpus)] for host in (pair.a, pair.b)}
+
+    def strike(self, primary, backup):
+        """The primary, the backup or both links."""
+        what = self.random.choice(["primary"] * 5 + ["backup"] * 3 + ["link"] * 2)
+        if what == "primary":
+            primary.kill()
+        elif what == "backup":
+            backup.kill()
+        else:
+            self.pair.link(False)
+
+    def winner(self, processes):
+        """The side that goes on, of those that live."""
+        def running():
+            return [host for host, process in processes.items() if process.alive() and host.status()["state"] == "UNPROTECTED"]
+
+        self.pair.wait(running, 30, "a side that runs", lambda: "".join(host.name + str(host.status()) for host in processes))
+        return running()[0]
+
+    def judge_disks(self, host):
+        """The guest goes on writing, so its counter is asked for first."""
+        judge(self.disks[host], self.guest_status()["counter"])
+
+    def run(self, kills):
+        here, there = self.pair.a, self.pair.b
+        process = here.run("builtin:log", "ip=%s cpus=%d quiet=1 %s" % (GUEST_IP, self.cpus, GUESTS["log"]), self.cpus,
+                           extra=disk_options(self.disks[here]))
+        here.wait_state("UNPROTECTED", process=process)
+        status = self.assert_well(None)
+        client = self.start_client()
+        for kill in range(kills):
+            standby = there.standby(disk_options(self.disks[there]))
+            here.protect(there, "--verify", 5, "--timeout", "1s")
+            time.sleep(self.random.uniform(0.05, 0.4))
+            if here.status()["last_error"]:
+                raise Failure("kill %d: %s" % (kill, here.status()["last_error"]))
+            processes = {here: process, there: standby}
+            self.strike(process, standby)
+            host = self.winner(processes)
+            other = there if host is here else here
+            if processes[other].alive():
+                processes[other].kill()
+            processes[other].wait()
+            self.pair.link(True)
+            status = self.assert_well(status)
+            self.judge_disks(host)
+            here, there, process = host, other, processes[host]
+        self.end_client(client)
+        self.judge_disks(here)
 
 
 def write_pattern(path):
@@ -133,7 +198,7 @@ def main():
         try:
             with Pair(build) as pair:
                 try:
-                    Test(pair, build, guest, int(cpus), options.seed).run(options.kills)
+                    (LogTest if guest == "log" else Test)(pair, build, guest, int(cpus), options.seed).run(options.kills)
                 except BaseException:
                     for process in pair.processes:
                         print("    --- log of pid %d on %s:\n%s%s" % (process.pid, process.host.name, process.log()[-3000:], process.output()[-500:]))
