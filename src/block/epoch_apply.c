@@ -2,26 +2,21 @@
 /*
  * Applying an epoch: its writes in order, one after the other, on the thread of whoever applies it.
  */
+#include "block/disk_hash.h"
 #include "block/epoch_writes.h"
 
-#include <gnutls/crypto.h>
-#include <gnutls/gnutls.h>
 #include <stdlib.h>
 #include <string.h>
 
 static bool hash(Block *image, const struct disk_write *d, uint8_t ret_hash[DISK_HASH_SIZE], Error **errp)
 {
     void *buf = malloc(d->size ? d->size : 1);
-    bool ok = false;
+    bool ok;
 
     if (!buf)
         error_setg(errp, "disk %s: out of memory for %llu bytes to compare", image->id,
                    (unsigned long long)d->size);
-    else if (block_read(image, d->offset, buf, d->size, errp)) {
-        ok = gnutls_hash_fast(GNUTLS_DIG_SHA256, buf, d->size, ret_hash) == 0;
-        if (!ok)
-            error_setg(errp, "disk %s: cannot compute a SHA-256", image->id);
-    }
+    ok = buf && block_read(image, d->offset, buf, d->size, errp) && disk_hash(buf, d->size, ret_hash, errp);
     free(buf);
     return ok;
 }

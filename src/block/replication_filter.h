@@ -10,9 +10,9 @@
 #include "block/replication_group.h"
 
 /* Takes next on success. Members are numbered in the order of their making; ids differ; read-only disks are
- * refused. Made before replication starts, drained and closed when it is over. What next completes it
- * completes on threads of its own (block_raw_options.loop is NULL): the group waits for its disks also while
- * the machine stands still. */
+ * refused. Made before replication starts, drained and closed when it is over. The group waits for its disks
+ * also while the machine stands still: next must not need the machine's loop for that
+ * (block_ops.carry_out). */
 Block *replication_filter_new(ReplicationGroup *group, Block *next, Error **errp);
 
 #endif
