@@ -45,13 +45,12 @@ json_t *status_json(Vm *vm)
         memory = machine_get_config(m)->memory;
     }
     vm_unlock(vm);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:I, s:s, s:s, s:s, s:I, s:o, s:o, s:I, s:s, s:s}",
-                     "name", config->name, "run_state", vm_run_state(vm), "role", engine_role_name(s.role),
-                     "state", engine_state_name(s.state), "pair", s.pair, "generation",
-                     (json_int_t)s.generation, "epoch", (json_int_t)s.epoch, "vcpus", cpus, "memory",
-                     (json_int_t)memory, "peer", s.peer, "arbiter", s.arbiter, "listen", vm_listens_at(vm),
-                     "sync_pages_left", (json_int_t)s.sync_pages_left, "disks", disks(&s), "checkpoint",
-                     checkpoint(&s),
-                     "took_over_ns", (json_int_t)s.took_over_ns, "last_error", s.last_error, "report",
-                     s.report);
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:I, s:s, s:s, s:s, s:I, s:o, s:o, s:I, s:s, s:s}", "name",
+        config->name, "run_state", vm_run_state(vm), "role", engine_role_name(s.role), "state",
+        engine_state_name(s.state), "pair", s.pair, "generation", (json_int_t)s.generation, "epoch",
+        (json_int_t)s.epoch, "vcpus", cpus, "memory", (json_int_t)memory, "peer", s.peer, "arbiter",
+        s.arbiter, "listen", vm_listens_at(vm), "sync_pages_left", (json_int_t)s.sync_pages_left, "disks",
+        disks(&s), "checkpoint", checkpoint(&s), "took_over_ns", (json_int_t)s.took_over_ns, "last_error",
+        s.last_error, "report", s.report);
 }

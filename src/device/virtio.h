@@ -29,8 +29,8 @@
 struct virtio_device;
 
 struct virtio_ops {
-    uint16_t device_id; /* of the virtio specification */
-    uint64_t features;  /* in addition to VIRTIO_COMMON_FEATURES */
+    uint16_t device_id;   /* of the virtio specification */
+    uint64_t features;    /* in addition to VIRTIO_COMMON_FEATURES */
     unsigned config_size; /* 0: it has none */
     /* Fills config_size bytes. */
     void (*read_config)(struct virtio_device *v, uint8_t *config);

@@ -189,11 +189,8 @@ static bool make_devices(Machine *m, Error **errp)
     m->disks = make_disk_group(&m->setup.config, errp);
     if (!m->disks)
         return false;
-    m->devices = (struct device_table){.host = &m->host,
-                                       .setup = &m->setup,
-                                       .gate = m->gate,
-                                       .channels = &m->channels,
-                                       .disks = m->disks};
+    m->devices = (struct device_table){
+        .host = &m->host, .setup = &m->setup, .gate = m->gate, .channels = &m->channels, .disks = m->disks};
     return device_table_make(&m->devices, errp) && attach_console(m, errp) &&
            channels_attach(&m->channels, m->devices.console, errp);
 }

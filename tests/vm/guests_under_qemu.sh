@@ -33,7 +33,7 @@ start()
     case $mode in
     tcg-pvh) boot=(-accel tcg -cpu max -kernel "$build/guests/$guest.elf" -append "$line") ;;
     tcg-bios) boot=(-accel tcg -cpu max -bios "$build/guests/$guest.bin") ;;
-    kvm-bios) boot=(-accel kvm -cpu host,arch-capabilities=off -bios "$build/guests/$guest.bin") ;;
+    kvm-bios) boot=(-accel kvm -cpu "host,arch-capabilities=off" -bios "$build/guests/$guest.bin") ;;
     esac
     [ "$mode" = tcg-pvh ] || boot+=(-fw_cfg "name=opt/perdure.cmdline,string=$line")
     ip netns exec "$ns" qemu-system-x86_64 -nodefaults -display none -m 64 \
