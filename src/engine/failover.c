@@ -205,6 +205,7 @@ static void fence(struct session *s)
         if (!rest(e, RETRY))
             return;
     }
+    session_try_mark_disks(s, GUEST_DISKS_SUPERSEDED);
     report_line(&s->report, "arbiter", "%s: denied after all: the other side was granted", s->arbiter->kind);
     report_note(&s->report, "output",
                 "what left since the user vouched cannot be called back; the guest stands still");
@@ -216,6 +217,7 @@ static void fence(struct session *s)
 /* The arbiter says what the user said. */
 static void settle(struct session *s)
 {
+    session_try_mark_disks(s, GUEST_DISKS_CLEAN);
     report_line(&s->report, "arbiter", "%s: granted now", s->arbiter->kind);
     engine_set_report(s->e, s->report.text);
     if (s->vouch.side == ARBITER_PRIMARY)

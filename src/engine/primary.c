@@ -380,7 +380,8 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
     error_free(err);
     err = NULL;
     undo(p, false, end == SESSION_LINK_LOST);
-    session_try_mark_disks(p->s, GUEST_DISKS_CLEAN);
+    if (!p->s->vouch.given) /* a user's word is not the arbiter's: the mark stays until that comes */
+        session_try_mark_disks(p->s, GUEST_DISKS_CLEAN);
     /* What it asked for while no epoch could carry it any more. */
     if (p->paused)
         request = p->g->ops->request(p->g);

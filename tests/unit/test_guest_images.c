@@ -19,7 +19,7 @@ static void test_all_are_elf(void **state)
         assert_true(guest_image_size(g) > 4096);
         assert_memory_equal(g->start, "\177ELF\2", 5);
     }
-    assert_int_equal(n, 4);
+    assert_int_equal(n, 6);
 }
 
 static void test_unknown(void **state)
