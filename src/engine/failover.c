@@ -53,19 +53,22 @@ static void begin_report(struct session *s, enum arbiter_side side)
                  at, s->hello.generation, epoch, s->last_ack);
 }
 
-/* Takes err, the reason of an unknown answer. */
+/* Takes err, the reason of an unknown answer; whoever waits for the answer tells it to his user. */
 static void note_unknown(struct session *s, Error *err)
 {
     Engine *e = s->e;
     bool first;
 
     task_lock(&e->lock);
-    first = !e->unknowns++;
-    task_broadcast(&e->changed);
+    first = !e->unknowns;
     task_unlock(&e->lock);
     if (first && err)
         engine_note_error(e, err);
     error_free(err);
+    task_lock(&e->lock);
+    e->unknowns++;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
 }
 
 static void wait_for_retry(struct session *s)

@@ -454,7 +454,7 @@ def test_second_primary(pair):
 def test_protect_to_itself(pair):
     host = pair.a
     process = run_count(host, extra=["--listen", host.address, "--psk", pair.psk])
-    refused(pair, host.link, "--timeout", "500ms", to=host)
+    refused(pair, "runs here as the primary", "--timeout", "500ms", to=host)
     require(process.alive(), "it ended", process.log())
 
 
