@@ -182,14 +182,14 @@ class Qmp:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(20)
         self.socket.connect(os.path.join(host.dir, "perdure", (name or host.pair.vm) + ".sock"))
-        self.file = self.socket.makefile("rw")
+        self.lines = self.socket.makefile("r")  # not "rw": a write throws away what is read and not yet returned
         self.events = []
         self.greeting = self.read()
         require("QMP" in self.greeting, "no greeting", self.greeting)
         self.execute("qmp_capabilities")
 
     def read(self):
-        line = self.file.readline()
+        line = self.lines.readline()
         require(line, "the control socket was closed")
         return json.loads(line)
 
@@ -202,8 +202,7 @@ class Qmp:
             self.events.append(message)
 
     def send(self, line):
-        self.file.write(line + "\n")
-        self.file.flush()
+        self.socket.sendall(line.encode() + b"\n")
 
     def ask(self, command, **arguments):
         self.send(json.dumps({"execute": command, "arguments": arguments}))
