@@ -10,7 +10,7 @@ GUEST_MEMORY = "192M"
 GUEST_CPU = "v2"
 GUEST_CMDLINE = f"console=ttyS0 quiet panic=1 guest.ip={GUEST_ADDRESS}/24"
 # Emulated hosts on a busy machine: no time of these is a promise of perdure.
-INTERVAL, TIMEOUT = "100ms", "3s"
+INTERVAL, TIMEOUT = "100ms", "10s"
 GUEST_BOOT_TIMEOUT, GUEST_BOOT_ATTEMPTS = 90, 3
 SYNC_TIMEOUT, TAKEOVER_TIMEOUT = 120, 90
 

@@ -41,16 +41,13 @@ def test_a_power_cut(cluster):
 
 
 def test_a_frozen(cluster):
-    """A stands still for ten seconds and then goes on: too late, and it has to notice before it says anything."""
+    """A stands still until B has taken over, and then goes on: too late, and it has to notice before it says anything."""
     a, b = cluster.a, cluster.b
     cluster.protected_guest()
     with Client() as client:
         client.wait_more(SOME)
         a.freeze()
-        begin = time.monotonic()
         client.wait_more(SOME, timeout=90)
-        while time.monotonic() < begin + 10:
-            client.wait_more(1)
         a.thaw()
         thawed = time.monotonic()
         client.wait_more(SOME)
@@ -165,7 +162,7 @@ def test_guest_poweroff(cluster):
     tell_guest("poweroff")
     assert run.wait(60) == 0
     wait_until(lambda: cluster.state(cluster.b) in ("", "LISTENING"), 60, "B has seen the end")
-    time.sleep(8)
+    time.sleep(15)
     assert cluster.state(cluster.b) in ("", "LISTENING")
     assert not redis_answers()
     cluster.assert_hosts_showed("A")

@@ -299,18 +299,15 @@ def test_arbiter_answers_late(pair):
 
 
 def test_frozen_primary_returns(pair):
-    primary, backup = protected(pair, "--timeout", "500ms")
+    primary, backup = protected(pair)
     client = CountClient(pair)
     time.sleep(0.3)
     with Frames(pair, "a") as frames:
-        time.sleep(0.3)
-        require(frames.seen, "no frame of the guest was seen: the test could not fail")
+        pair.wait(lambda: frames.seen, 20, "frame of the guest: the test could not fail")
         primary.freeze()
-        frozen = time.monotonic()
-        pair.b.wait_state("UNPROTECTED", timeout=10, process=backup)
+        pair.b.wait_state("UNPROTECTED", process=backup)
         for _ in range(5):
             ask_who_has(pair)  # the frozen side's guest would answer these when it returns
-        time.sleep(max(0, frozen + 3 - time.monotonic()))
         returned = time.monotonic()
         primary.thaw()
         pair.a.wait_state("FENCED", timeout=10, process=primary)
@@ -321,13 +318,13 @@ def test_frozen_primary_returns(pair):
 
 def test_link_cut(pair):
     """Both live, both see the client, neither the other: exactly one goes on."""
-    primary, backup = protected(pair, "--timeout", "1s")
+    primary, backup = protected(pair)
     before = assert_well(pair)
     client = CountClient(pair)
     time.sleep(0.3)
     pair.link(False)
     pair.wait(lambda: sorted([pair.a.status()["state"], pair.b.status()["state"]]) in (["LISTENING", "UNPROTECTED"], ["FENCED", "UNPROTECTED"]),
-              15, "decision", lambda: str((pair.a.status(), pair.b.status())), lambda: not (primary.alive() and backup.alive()))
+              40, "decision", lambda: str((pair.a.status(), pair.b.status())), lambda: not (primary.alive() and backup.alive()))
     loser = "a" if pair.a.status()["state"] == "FENCED" else "b"
     with Frames(pair, loser) as frames:
         ask_who_has(pair)
@@ -342,13 +339,13 @@ def test_link_cut(pair):
 
 def test_backup_frozen(pair):
     """The primary goes on without it, and it does not claim when it returns."""
-    primary, backup = protected(pair, "--timeout", "500ms")
+    primary, backup = protected(pair)
     before = assert_well(pair)
     client = CountClient(pair)
     backup.freeze()
-    pair.a.wait_state("UNPROTECTED", timeout=10, process=primary)
+    pair.a.wait_state("UNPROTECTED", process=primary)
     backup.thaw()
-    pair.b.wait_state("LISTENING", timeout=10, process=backup)
+    pair.b.wait_state("LISTENING", process=backup)
     client.finish()
     assert_well(pair, before)
 
@@ -412,14 +409,14 @@ def test_guest_panics(pair):
 # --- the user's wishes ---
 
 def test_stop_and_resume(pair):
-    protected(pair, "--timeout", "1s")
+    protected(pair)
     before = assert_well(pair)
     client = CountClient(pair)
     pair.a.perdure("stop", pair.vm)
     status = pair.a.status()
     require(status["run_state"] == "paused" and status["state"] == "PROTECTED", "not stopped, or not protected", status)
     require(not ask(pair, "status", wait_ms=500, check=False), "a stopped guest answers")
-    time.sleep(1.2)  # longer than the timeout: the two sides still talk
+    time.sleep(6)  # longer than the timeout: the two sides still talk
     require(pair.a.status()["state"] == "PROTECTED", "the protection ended", pair.a.status())
     pair.a.perdure("resume", pair.vm)
     client.finish()
