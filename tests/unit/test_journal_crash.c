@@ -31,7 +31,13 @@
 #define JOURNAL      DISKS /* its number among the files */
 #define JOURNAL_SIZE JOURNAL_SIZE_MIN
 
-static uint64_t seeds = 250, first_seed = 1;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SEEDS 10 /* of a second each, or more */
+#else
+#define SEEDS 250
+#endif
+
+static uint64_t seeds = SEEDS, first_seed = 1;
 
 struct content {
     uint8_t bytes[DISKS][DISK_SIZE];
