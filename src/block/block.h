@@ -27,7 +27,8 @@
  *
  * Threads: block_submit() from any thread. done comes on any thread, with no lock of the chain held; what it
  * may do is the submitter's affair (a device puts the request on a list and wakes its loop). The helpers that
- * wait (block_read, ...) must not be called on a thread that completions need, the loop's above all.
+ * wait (block_read, ...) must not be called on a thread that completions need, the loop's above all; a chain
+ * whose top has carry_out needs none.
  *
  * Errors: r->error is 0 or an errno (EIO, ENOSPC, EROFS, EINVAL ...). A failed write may have happened in
  * part.

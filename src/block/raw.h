@@ -4,10 +4,9 @@
  *
  * Requests go through io_uring, many at a time; where the kernel does not offer it (old, or forbidden by a
  * sandbox) through a few threads. With a loop the completions come on the loop's thread, under its lock and
- * never while it is parked; without, on a thread of the node. So with a loop the helpers that wait
- * (block_read,
- * ...) need one that runs and is not parked, and a caller that does not hold its lock; open, drain and close
- * want the lock held, or the loop not started.
+ * never while it is parked; without, on a thread of the node. What a handler of the loop submits goes to the
+ * kernel in one call, after the handler. The helpers that wait (block_read, ...) make their calls on the
+ * caller's thread and need neither. With a loop, open, drain and close want its lock held, or it not started.
  *
  * Zeroes are made by the file system where it can (a hole for unmap, else an unwritten range), else written.
  *

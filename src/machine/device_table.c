@@ -30,7 +30,6 @@ static Device *make_pci(struct device_table *t, int i, Error **errp)
     return pci_host_new(t->host, errp);
 }
 
-/* raw -> virtio-blk */
 /* raw image -> replication filter (a disk that can be written) -> virtio-blk */
 static Block *open_disk(struct device_table *t, const struct machine_disk *d, Error **errp)
 {
