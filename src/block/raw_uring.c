@@ -2,9 +2,10 @@
 /*
  * The engine of a raw node on io_uring. Submission by any thread under a lock; completions are reaped by one:
  * the loop's thread, which waits for the ring's descriptor, or a task of the node. At most DEPTH calls are
- * with the kernel, so its completion ring cannot overflow; what is above waits here.
+ * with the kernel, so its completion ring cannot overflow; what is above waits here. Requests that lie one
+ * behind the other are one call (raw_group.h).
  */
-#include "block/raw_private.h"
+#include "block/raw_group.h"
 
 #include <errno.h>
 #include <liburing.h>
@@ -27,17 +28,36 @@ struct uring {
     struct task_mutex lock; /* protects what follows */
     struct task_cond changed;
     struct raw_list waiting;
-    unsigned running;  /* with the kernel */
+    unsigned running;  /* calls with the kernel */
     unsigned prepared; /* in the ring, not told to the kernel */
     uint32_t copied;   /* bytes that the kernel may read at once when it is told */
-    unsigned busy;     /* submitted and not completed */
+    unsigned busy;     /* requests submitted and not completed */
 };
+
+/* What a completion tells of: a request, a group (the lowest bit set), or nothing (the reaper's end). */
+static uint64_t tag_group(struct raw_group *g)
+{
+    return (uintptr_t)g | 1;
+}
+
+static struct raw_group *tagged_group(uint64_t tag)
+{
+    return tag & 1 ? (struct raw_group *)(uintptr_t)(tag & ~UINT64_C(1)) : NULL;
+}
 
 /* --- submission; lock held --- */
 
+static void limit_copies(struct uring *u, struct io_uring_sqe *sqe, uint64_t size)
+{
+    if (size > COPIED_MAX - u->copied)
+        io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
+    else
+        u->copied += size;
+}
+
 static void prepare(struct uring *u, struct block_request *r)
 {
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring); /* there is one: see tell_kernel() */
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring); /* there is one: see DEPTH */
     struct raw_step s;
     int fd = u->raw->fd;
 
@@ -45,6 +65,7 @@ static void prepare(struct uring *u, struct block_request *r)
     switch (s.call) {
     case RAW_READ:
         io_uring_prep_read(sqe, fd, s.data, s.size, s.offset);
+        limit_copies(u, sqe, s.size);
         break;
     case RAW_WRITE:
         io_uring_prep_write(sqe, fd, s.data, s.size, s.offset);
@@ -56,12 +77,35 @@ static void prepare(struct uring *u, struct block_request *r)
         io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
         break;
     }
-    if (s.call == RAW_READ && s.size > COPIED_MAX - u->copied)
-        io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
-    else if (s.call == RAW_READ)
-        u->copied += s.size;
-    io_uring_sqe_set_data(sqe, r);
+    io_uring_sqe_set_data64(sqe, (uintptr_t)r);
     u->prepared++;
+}
+
+static void prepare_group(struct uring *u, struct raw_group *g)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+
+    if (g->op == BLOCK_READ) {
+        io_uring_prep_readv(sqe, u->raw->fd, g->iov, g->count, g->offset);
+        limit_copies(u, sqe, g->size);
+    } else {
+        io_uring_prep_writev(sqe, u->raw->fd, g->iov, g->count, g->offset);
+    }
+    io_uring_sqe_set_data64(sqe, tag_group(g));
+    u->prepared++;
+}
+
+static void prepare_waiting(struct uring *u)
+{
+    while (u->waiting.first && u->running < DEPTH) {
+        struct raw_group *g = raw_group_take(&u->waiting);
+
+        u->running++;
+        if (g)
+            prepare_group(u, g);
+        else
+            prepare(u, raw_list_take(&u->waiting));
+    }
 }
 
 /* The kernel refuses for a moment when it has no memory, or is interrupted. */
@@ -78,6 +122,12 @@ static void tell_kernel(struct uring *u)
     u->copied = 0;
 }
 
+static void start_waiting(struct uring *u)
+{
+    prepare_waiting(u);
+    tell_kernel(u);
+}
+
 /* What a handler of the loop submits goes to the kernel in one call, after it. */
 static void uring_submit(struct raw *raw, struct block_request *r)
 {
@@ -86,23 +136,18 @@ static void uring_submit(struct raw *raw, struct block_request *r)
 
     task_lock(&u->lock);
     u->busy++;
-    if (u->running == DEPTH) {
-        raw_list_put(&u->waiting, r);
-    } else {
-        u->running++;
-        prepare(u, r);
-        if (!later)
-            tell_kernel(u);
-    }
+    raw_list_put(&u->waiting, r);
+    if (!later)
+        start_waiting(u);
     task_unlock(&u->lock);
     if (later)
         loop_defer(raw->loop, &u->turn);
 }
 
-static void submit_prepared(struct uring *u)
+static void submit_waiting(struct uring *u)
 {
     task_lock(&u->lock);
-    tell_kernel(u);
+    start_waiting(u);
     task_unlock(&u->lock);
 }
 
@@ -111,20 +156,31 @@ static void submit_prepared(struct uring *u)
 /* One call has ended. True: r is over. */
 static bool account(struct uring *u, struct block_request *r, int result, int *ret_error)
 {
-    struct block_request *next = r;
     bool over;
 
     task_lock(&u->lock);
     over = raw_step_done(u->raw, r, result, ret_error);
     if (over)
-        next = raw_list_take(&u->waiting);
-    if (next)
-        prepare(u, next);
-    else
         u->running--;
-    tell_kernel(u);
+    else
+        prepare(u, r);
+    start_waiting(u);
     task_unlock(&u->lock);
     return over;
+}
+
+/* The same for a group. False: it was split, and g is gone. */
+static bool account_group(struct uring *u, struct raw_group *g, int result)
+{
+    bool whole = result >= 0 && (uint64_t)result == g->size;
+
+    task_lock(&u->lock);
+    u->running--;
+    if (!whole)
+        raw_group_split(g, &u->waiting);
+    start_waiting(u);
+    task_unlock(&u->lock);
+    return whole;
 }
 
 static void complete(struct uring *u, struct block_request *r, int error)
@@ -136,18 +192,29 @@ static void complete(struct uring *u, struct block_request *r, int error)
     task_unlock(&u->lock);
 }
 
+static void reap_group(struct uring *u, struct raw_group *g, int result)
+{
+    if (!account_group(u, g, result))
+        return;
+    for (unsigned i = 0; i < g->count; i++)
+        complete(u, g->requests[i], 0);
+    free(g);
+}
+
 /* False: it was the call that ends the reaper. */
 static bool reap(struct uring *u, struct io_uring_cqe *cqe)
 {
-    struct block_request *r = io_uring_cqe_get_data(cqe);
+    uint64_t tag = io_uring_cqe_get_data64(cqe);
+    struct raw_group *g = tagged_group(tag);
+    struct block_request *r = g ? NULL : (struct block_request *)(uintptr_t)tag;
     int result = cqe->res, error;
 
     io_uring_cqe_seen(&u->ring, cqe);
-    if (!r)
-        return false;
-    if (account(u, r, result, &error))
+    if (g)
+        reap_group(u, g, result);
+    else if (r && account(u, r, result, &error))
         complete(u, r, error);
-    return true;
+    return tag;
 }
 
 static void reap_all(struct uring *u)
@@ -161,7 +228,7 @@ static void reap_all(struct uring *u)
 /* Reads of what the kernel has in memory are done when it returns. */
 static void take_turn(void *opaque)
 {
-    submit_prepared(opaque);
+    submit_waiting(opaque);
     reap_all(opaque);
 }
 
@@ -197,7 +264,7 @@ static void uring_drain(struct raw *raw)
     struct uring *u = raw->engine_state;
     struct io_uring_cqe *cqe;
 
-    submit_prepared(u);
+    submit_waiting(u);
     while (!u->reaper && count_busy(u)) {
         if (io_uring_wait_cqe(&u->ring, &cqe) == 0)
             reap(u, cqe);
@@ -219,7 +286,7 @@ static void stop_reaper(struct uring *u)
     task_lock(&u->lock);
     sqe = io_uring_get_sqe(&u->ring);
     io_uring_prep_nop(sqe);
-    io_uring_sqe_set_data(sqe, NULL);
+    io_uring_sqe_set_data64(sqe, 0);
     u->prepared++;
     tell_kernel(u);
     task_unlock(&u->lock);
@@ -245,7 +312,8 @@ static void uring_close(struct raw *raw)
 /* Kernels before 5.6 have rings without these. */
 static bool has_calls(struct io_uring *ring)
 {
-    static const int needed[] = {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FALLOCATE, IORING_OP_FSYNC};
+    static const int needed[] = {IORING_OP_READ,   IORING_OP_WRITE,     IORING_OP_READV,
+                                 IORING_OP_WRITEV, IORING_OP_FALLOCATE, IORING_OP_FSYNC};
     struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
     bool all = probe;
 

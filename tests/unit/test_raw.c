@@ -3,7 +3,7 @@
  * Raw node: each engine with and without a loop, the calls that a request is made of, new images, and who may
  * use an image together with whom.
  */
-#include "block/raw_private.h"
+#include "block/raw_group.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -314,6 +314,134 @@ static void test_zero_steps(void **state)
     assert_int_equal(error, ENOSPC);
 }
 
+/* --- groups --- */
+
+static char group_data[16][4096];
+
+static struct block_request *put(struct raw_list *l, unsigned i, enum block_op op, uint64_t offset,
+                                 uint64_t size)
+{
+    static struct block_request r[16];
+
+    r[i] = (struct block_request){.op = op, .offset = offset, .size = size, .data = group_data[i]};
+    raw_list_put(l, &r[i]);
+    return &r[i];
+}
+
+static void test_groups(void **state)
+{
+    struct block_request *first, *other;
+    struct raw_group *g;
+    struct raw_list l;
+
+    (void)state;
+    raw_list_init(&l);
+    assert_null(raw_group_take(&l));
+    first = put(&l, 0, BLOCK_WRITE, 512, 512);
+    assert_null(raw_group_take(&l)); /* alone */
+    put(&l, 1, BLOCK_WRITE, 1024, 4096);
+    put(&l, 2, BLOCK_WRITE, 5120, 512);
+    other = put(&l, 3, BLOCK_READ, 5632, 512); /* another kind */
+    put(&l, 4, BLOCK_READ, 6145, 512);         /* a gap */
+    g = raw_group_take(&l);
+    assert_non_null(g);
+    assert_int_equal(g->op, BLOCK_WRITE);
+    assert_int_equal(g->count, 3);
+    assert_int_equal(g->offset, 512);
+    assert_int_equal(g->size, 5120);
+    assert_ptr_equal(g->requests[0], first);
+    assert_ptr_equal(g->iov[2].iov_base, group_data[2]);
+    assert_int_equal(g->iov[1].iov_len, 4096);
+    assert_ptr_equal(l.first, other);
+    assert_null(raw_group_take(&l));
+    raw_list_init(&l);
+    raw_group_split(g, &l);
+    assert_ptr_equal(l.first, first);
+    assert_null(raw_group_take(&l)); /* not again */
+    raw_list_init(&l);
+    put(&l, 0, BLOCK_ZERO, 0, 512);
+    put(&l, 1, BLOCK_ZERO, 512, 512);
+    assert_null(raw_group_take(&l));
+    raw_list_init(&l);
+    put(&l, 0, BLOCK_WRITE, 0, RAW_GROUP_SIZE);
+    put(&l, 1, BLOCK_WRITE, RAW_GROUP_SIZE, 1);
+    assert_null(raw_group_take(&l)); /* too large */
+}
+
+/* Requests from the loop's thread are grouped: some beyond the end of a file that became shorter fail, the others do
+ * not. */
+struct grouped {
+    Loop *loop;
+    Block *block;
+    struct block_request r[64];
+    int errors[64];
+    unsigned done; /* atomic */
+    char data[64][512];
+};
+
+static void grouped_done(struct block_request *r)
+{
+    struct grouped *d = r->opaque;
+
+    d->errors[r - d->r] = r->error;
+    __atomic_add_fetch(&d->done, 1, __ATOMIC_RELEASE);
+}
+
+static void submit_grouped(void *opaque)
+{
+    struct grouped *d = opaque;
+
+    for (unsigned i = 0; i < 64; i++)
+        block_submit(d->block, &d->r[i]);
+}
+
+static void run_grouped(struct grouped *d, enum block_op op)
+{
+    __atomic_store_n(&d->done, 0, __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < 64; i++)
+        d->r[i] = (struct block_request){
+            .op = op, .offset = 512 * i, .size = 512, .data = d->data[i], .done = grouped_done, .opaque = d};
+    loop_post(d->loop, submit_grouped, d);
+    while (__atomic_load_n(&d->done, __ATOMIC_ACQUIRE) < 64)
+        task_sleep_until(clock_now() + NS_PER_MS);
+}
+
+static void check_grouped(Block *b, Loop *loop)
+{
+    struct grouped *d;
+
+    if (!loop)
+        return;
+    d = calloc(1, sizeof(*d));
+    d->loop = loop;
+    d->block = b;
+    for (unsigned i = 0; i < 64; i++)
+        memset(d->data[i], 1 + i, 512);
+    run_grouped(d, BLOCK_WRITE);
+    memset(d->data, 0, sizeof(d->data));
+    run_grouped(d, BLOCK_READ);
+    for (unsigned i = 0; i < 64; i++) {
+        assert_int_equal(d->errors[i], 0);
+        assert_int_equal(d->data[i][0], 1 + i);
+        assert_int_equal(d->data[i][511], 1 + i);
+    }
+    assert_int_equal(truncate(path, 40 * 512), 0);
+    memset(d->data, 0, sizeof(d->data));
+    run_grouped(d, BLOCK_READ);
+    for (unsigned i = 0; i < 64; i++) {
+        assert_int_equal(d->errors[i], i < 40 ? 0 : EIO);
+        assert_int_equal(d->data[i][511], i < 40 ? 1 + i : 0);
+    }
+    assert_int_equal(truncate(path, SIZE), 0);
+    free(d);
+}
+
+static void test_grouped(void **state)
+{
+    (void)state;
+    in_each_way(check_grouped);
+}
+
 static void test_create(void **state)
 {
     struct stat st;
@@ -559,6 +687,8 @@ int main(void)
         WITH_IMAGE(test_zero_fallback),
         cmocka_unit_test(test_steps),
         cmocka_unit_test(test_zero_steps),
+        cmocka_unit_test(test_groups),
+        WITH_IMAGE(test_grouped),
         WITH_IMAGE(test_create),
         WITH_IMAGE(test_sandbox),
         WITH_IMAGE(test_environment),
