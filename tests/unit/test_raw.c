@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Raw node: each engine with and without a loop, the calls that a request is made of, new images, and who may
- * use an image together with whom.
+ * Raw node: each engine with and without a loop, the calls that a request is made of, and new images.
  */
 #include "block/raw_group.h"
 
@@ -11,7 +10,6 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -534,168 +532,15 @@ static void test_environment(void **state)
     unsetenv("PERDURE_DISK_ENGINE");
 }
 
-/* --- who else uses the image --- */
-
-static Block *try_open(bool readonly, Error **errp)
-{
-    return block_raw_open(&(struct block_raw_options){.id = "root", .path = path, .readonly = readonly},
-                          errp);
-}
-
-static void assert_refused(bool readonly)
-{
-    Error *err = NULL;
-
-    assert_null(try_open(readonly, &err));
-    assert_non_null(strstr(error_get_pretty(err), "disk root"));
-    assert_non_null(strstr(error_get_pretty(err), path));
-    assert_non_null(strstr(error_get_pretty(err), "stop that"));
-    error_free(err);
-}
-
-static void test_locks(void **state)
-{
-    Block *first, *second;
-
-    (void)state;
-    first = try_open(false, NULL);
-    assert_non_null(first);
-    assert_refused(false);
-    assert_refused(true);
-    block_close(first);
-    first = try_open(true, NULL);
-    second = try_open(true, NULL);
-    assert_true(first && second);
-    assert_refused(false);
-    block_close(first);
-    assert_refused(false);
-    block_close(second);
-    first = try_open(false, NULL);
-    assert_non_null(first);
-    block_close(first);
-}
-
-static void test_refusals(void **state)
-{
-    Error *err = NULL;
-
-    (void)state;
-    assert_null(block_raw_open(&(struct block_raw_options){.id = "a", .path = "/nonexistent/image"}, &err));
-    assert_non_null(strstr(error_get_pretty(err), "/nonexistent/image"));
-    error_free(err);
-    err = NULL;
-    assert_null(
-        block_raw_open(&(struct block_raw_options){.id = "a", .path = "/tmp", .readonly = true}, &err));
-    assert_non_null(strstr(error_get_pretty(err), "neither"));
-    error_free(err);
-}
-
-/* The exit status of one of QEMU's programs on the image; its words are in the test's log. */
-static int run(const char *format)
-{
-    char command[256];
-    int status;
-
-    snprintf(command, sizeof(command), format, path);
-    status = system(command);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) < 126); /* it is installed */
-    return WEXITSTATUS(status);
-}
-
-#define QEMU_WRITES "qemu-io -f raw -c 'write 0 512' %s"
-#define QEMU_READS  "p=%s; qemu-img convert -f raw -O raw $p $p.copy; s=$?; rm -f $p.copy; exit $s"
-
-static void test_qemu_is_refused(void **state)
-{
-    Block *b = try_open(false, NULL);
-
-    (void)state;
-    assert_non_null(b);
-    assert_int_not_equal(run(QEMU_WRITES), 0);
-    assert_int_not_equal(run("qemu-img resize -f raw %s 2M"), 0);
-    assert_int_not_equal(run(QEMU_READS), 0);
-    assert_int_equal(run("qemu-img info -U -f raw %s"), 0); /* who knows what he does may look */
-    block_close(b);
-    b = try_open(true, NULL);
-    assert_int_not_equal(run(QEMU_WRITES), 0);
-    assert_int_equal(run(QEMU_READS), 0);
-    block_close(b);
-    assert_int_equal(run(QEMU_WRITES), 0);
-}
-
-static pid_t start_qemu(const char *options)
-{
-    char drive[128];
-    pid_t pid = fork();
-
-    if (pid == 0) {
-        snprintf(drive, sizeof(drive), "if=none,id=d,format=raw,file=%s%s", path, options);
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        execlp("qemu-system-x86_64", "qemu-system-x86_64", "-nodefaults", "-display", "none", "-S", "-accel",
-               "tcg", "-drive", drive, "-device", "virtio-blk-pci,drive=d", (char *)NULL);
-        _exit(127);
-    }
-    return pid;
-}
-
-/* QEMU's machine has the image once somebody forbids others to write it. */
-static void wait_for_qemu(pid_t pid)
-{
-    struct flock fl;
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-
-    do {
-        task_sleep_until(clock_now() + 10 * NS_PER_MS);
-        assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
-        fl = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1};
-        assert_int_equal(fcntl(fd, F_OFD_GETLK, &fl), 0);
-    } while (fl.l_type == F_UNLCK);
-    close(fd);
-}
-
-static void test_machine_of_qemu(void **state)
-{
-    pid_t pid = start_qemu("");
-    Block *b;
-
-    (void)state;
-    wait_for_qemu(pid);
-    assert_refused(false);
-    assert_refused(true);
-    kill(pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-
-    pid = start_qemu(",readonly=on");
-    wait_for_qemu(pid);
-    assert_refused(false);
-    b = try_open(true, NULL); /* two readers */
-    assert_non_null(b);
-    block_close(b);
-    kill(pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-}
-
 #define WITH_IMAGE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_IMAGE(test_transfers),
-        WITH_IMAGE(test_many),
-        WITH_IMAGE(test_parked),
-        WITH_IMAGE(test_shorter),
-        WITH_IMAGE(test_zero_fallback),
-        cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_zero_steps),
-        cmocka_unit_test(test_groups),
-        WITH_IMAGE(test_grouped),
-        WITH_IMAGE(test_create),
-        WITH_IMAGE(test_sandbox),
-        WITH_IMAGE(test_environment),
-        WITH_IMAGE(test_locks),
-        WITH_IMAGE(test_refusals),
-        WITH_IMAGE(test_qemu_is_refused),
-        WITH_IMAGE(test_machine_of_qemu),
+        WITH_IMAGE(test_transfers),        WITH_IMAGE(test_many),          WITH_IMAGE(test_parked),
+        WITH_IMAGE(test_shorter),          WITH_IMAGE(test_zero_fallback), cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_zero_steps), cmocka_unit_test(test_groups),  WITH_IMAGE(test_grouped),
+        WITH_IMAGE(test_create),           WITH_IMAGE(test_sandbox),       WITH_IMAGE(test_environment),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
