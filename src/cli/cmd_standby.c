@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/dispatcher.h"
 #include "cli/machine_options.h"
 #include "cli/options.h"
 #include "control/listen.h"
@@ -18,8 +19,30 @@ static bool check(const struct vm_options *o, Error **errp)
     return run_dir_check_name(o->machine.name, errp) && listen_check(&o->listen, errp);
 }
 
+/* With --any the file is not this process's own: it has a section for each machine. */
+static int begin(const char *what, const struct option_spec *specs, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--any"))
+            return options_begin(what, specs, argc, argv);
+    return options_begin_with_config(what, specs, argc, argv);
+}
+
+static int dispatch(const struct vm_options *o, const char *config)
+{
+    Error *err = NULL;
+
+    if (o->listen.address[0] && strcmp(o->listen.address, "shared") && config[0] && !o->machine.name[0])
+        return dispatcher_run(o->listen.address, config, &err) ? 0 : client_fail("standby", err);
+    fprintf(stderr,
+            "perdure standby: --any goes with --listen ADDRESS and --config FILE, and without --name\n");
+    return 2;
+}
+
 int cmd_standby(int argc, char **argv)
 {
+    char config[1024] = "";
+    bool any = false;
     struct vm_options o = {.standby = true, .machine.console = "null"};
     struct machine_config *c = &o.machine;
     struct option_each disk = {machine_option_disk, c}, net = {machine_option_net, c},
@@ -28,7 +51,11 @@ int cmd_standby(int argc, char **argv)
         {"name", "NAME", OPTION_STRING, c->name, sizeof(c->name),
          "the machine's name, as at the primary (required)"},
         {"listen", "ADDRESS", OPTION_STRING, o.listen.address, sizeof(o.listen.address),
-         "tcp:HOST:PORT or unix:PATH (required)"},
+         "tcp:HOST:PORT, unix:PATH, fd:N or shared (required)"},
+        {"any", NULL, OPTION_FLAG, &any, 0, "listen for all machines of --config, each with its own process"},
+        {"config", "FILE", OPTION_STRING, config, sizeof(config),
+         "options from a file, one a line (perdure.conf(5))"},
+        {"idle", "TIME", OPTION_DURATION, &o.idle_ns, 0, "end when no primary came for so long"},
         {"disk", "id=I,path=F", OPTION_EACH, &disk, 0, "what the primary's disk I is on this host"},
         {"net", "id=I,tap=T", OPTION_EACH, &net, 0, "what the primary's NIC I is on this host"},
         {"channel", "id=I,unix=F", OPTION_EACH, &channel, 0, "what the primary's channel I is on this host"},
@@ -46,10 +73,12 @@ int cmd_standby(int argc, char **argv)
     int status;
     Vm *vm;
 
-    status = options_begin("Waits for a primary, keeps its checkpoints, and takes over when it dies.", specs,
-                           argc, argv);
+    status =
+        begin("Waits for a primary, keeps its checkpoints, and takes over when it dies.", specs, argc, argv);
     if (status >= 0)
         return status;
+    if (any)
+        return dispatch(&o, config);
     if (!check(&o, &err)) {
         client_fail(argv[0], err);
         return 2;

@@ -34,7 +34,7 @@ static void run_dir(char *path, size_t size)
     snprintf(path, size, "%s/perdure", base && base[0] == '/' ? base : "/run");
 }
 
-bool run_dir_socket(const char *name, bool create, char *path, size_t size, Error **errp)
+static bool path_of(const char *name, const char *suffix, bool create, char *path, size_t size, Error **errp)
 {
     char dir[200];
 
@@ -46,11 +46,21 @@ bool run_dir_socket(const char *name, bool create, char *path, size_t size, Erro
         return false;
     }
     /* A unix socket's address has room for 107 bytes. */
-    if ((size_t)snprintf(path, size, "%s/%s" SUFFIX, dir, name) >= size || strlen(path) > 107) {
+    if ((size_t)snprintf(path, size, "%s/%s%s", dir, name, suffix) >= size || strlen(path) > 107) {
         error_setg(errp, "%s: the path of the control socket is too long; choose a shorter name", name);
         return false;
     }
     return true;
+}
+
+bool run_dir_socket(const char *name, bool create, char *path, size_t size, Error **errp)
+{
+    return path_of(name, SUFFIX, create, path, size, errp);
+}
+
+bool run_dir_handover(const char *name, bool create, char *path, size_t size, Error **errp)
+{
+    return path_of(name, ".handover", create, path, size, errp);
 }
 
 void run_dir_each(void (*fn)(void *opaque, const char *name), void *opaque)

@@ -12,6 +12,8 @@
 bool run_dir_check_name(const char *name, Error **errp);
 /* Path of the socket of name; makes the directory (0700) when create. */
 bool run_dir_socket(const char *name, bool create, char *path, size_t size, Error **errp);
+/* Where connections for name are handed over to its process by whoever listens for all (NAME.handover). */
+bool run_dir_handover(const char *name, bool create, char *path, size_t size, Error **errp);
 /* Calls fn for each name that has a socket. */
 void run_dir_each(void (*fn)(void *opaque, const char *name), void *opaque);
 

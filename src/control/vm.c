@@ -18,10 +18,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
+
+#define IDLE_LOOK_MS 500
 
 /* Why the process ends; the first cause counts. */
 enum vm_end { VM_END_NONE, VM_END_QUIT, VM_END_POWEROFF, VM_END_PANIC, VM_END_ERROR };
@@ -159,7 +162,7 @@ static bool build_engine(Vm *vm, Error **errp)
     };
 
     vm->factory = (struct guest_factory){.create = create_guest, .destroy = destroy_guest, .opaque = vm};
-    vm->transport = transport_socket_new(errp);
+    vm->transport = transport_socket_new(vm->options.machine.name, errp);
     if (!vm->transport)
         return false;
     vm->engine = engine_new(vm->options.machine.name, vm->machine ? machine_guest(vm->machine) : NULL,
@@ -306,16 +309,33 @@ static bool save_on_exit(Vm *vm)
     return false;
 }
 
+/* A standby that the dispatcher started goes when nobody has use for it; *since: when it last had. */
+static void end_if_idle(Vm *vm, int64_t *since)
+{
+    struct engine_status s;
+
+    engine_status(vm->engine, &s);
+    if (s.role != ENGINE_BACKUP || s.state != ENGINE_LISTENING)
+        *since = clock_now();
+    if (clock_now() - *since < vm->options.idle_ns)
+        return;
+    log_info("%s: no primary came: ending", vm->options.machine.name);
+    end_process(vm, VM_END_QUIT);
+}
+
 int vm_run(Vm *vm)
 {
     struct pollfd fds[2] = {{.fd = event_queue_fd(vm->events), .events = POLLIN},
                             {.fd = vm->signal_fd, .events = POLLIN}};
+    int64_t since = clock_now();
     bool saved;
 
     notify_service("READY=1");
     while (vm->end == VM_END_NONE) {
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+        if (poll(fds, 2, vm->options.idle_ns ? IDLE_LOOK_MS : -1) < 0 && errno != EINTR)
             break;
+        if (vm->options.idle_ns)
+            end_if_idle(vm, &since);
         event_queue_drain(vm->events, broadcast, vm);
         handle_machine_events(vm);
         handle_signals(vm);
@@ -347,8 +367,23 @@ Machine *vm_machine(Vm *vm, Error **errp)
     return vm->machine;
 }
 
+static bool listen_address(Vm *vm, const char *wanted, char *buf, size_t size, Error **errp)
+{
+    char path[256];
+
+    if (strcmp(wanted, "shared")) {
+        snprintf(buf, size, "%s", wanted);
+        return true;
+    }
+    if (!run_dir_handover(vm->options.machine.name, true, path, sizeof(path), errp))
+        return false;
+    snprintf(buf, size, "handover:%s", path);
+    return true;
+}
+
 bool vm_start_listening(Vm *vm, const struct vm_listen *l, Error **errp)
 {
+    char where[300];
     const char *address;
     bool ok = false;
 
@@ -356,7 +391,8 @@ bool vm_start_listening(Vm *vm, const struct vm_listen *l, Error **errp)
     if (vm->listens_at)
         error_setg(errp, "%s listens on %s already", vm->options.machine.name, vm->listens_at);
     else
-        ok = transport_socket_listen(vm->transport, l->address, l->psk, l->insecure, &address, errp) &&
+        ok = listen_address(vm, l->address, where, sizeof(where), errp) &&
+             transport_socket_listen(vm->transport, where, l->psk, l->insecure, &address, errp) &&
              engine_listen(vm->engine, listen_arbiter(l), errp);
     if (ok)
         vm->listens_at = address;

@@ -21,8 +21,8 @@
 #include <jansson.h>
 
 struct vm_listen {
-    char address[256];
-    char psk[1024]; /* empty: none */
+    char address[256]; /* "shared": what this host's dispatcher hands over */
+    char psk[1024];    /* empty: none */
     bool insecure;
     char arbiter[1100]; /* the only one accepted from a primary; empty: any, but see listen_arbiter() */
 };
@@ -32,6 +32,7 @@ struct vm_options {
     bool standby;
     struct vm_listen listen; /* standby, or a run that may become one: address empty: not yet */
     bool force_stale;        /* disks whatever their records say */
+    int64_t idle_ns;         /* of a standby: it ends when no primary came for so long; 0: it waits for ever */
     bool paused;             /* run: wait for `resume` */
     char restore[1024];      /* state file to begin from */
     char save_on_exit[1024];

@@ -3,6 +3,7 @@
 #include "base/task.h"
 #include "engine/doorman.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define HANDSHAKE_LIMIT (5 * NS_PER_S)
@@ -16,6 +17,7 @@ struct security {
 
 struct transport_socket {
     struct transport t;
+    char vm[64];
     struct task_mutex lock;
     struct security *security;  /* of connections made here; NULL: plain, and only within this host */
     struct security *listening; /* of those accepted: given when listening began */
@@ -103,7 +105,7 @@ static void socket_shutdown(struct transport *t)
         listener_shutdown(ts->listener);
 }
 
-struct transport *transport_socket_new(Error **errp)
+struct transport *transport_socket_new(const char *vm, Error **errp)
 {
     struct transport_socket *ts = calloc(1, sizeof(*ts));
 
@@ -111,6 +113,7 @@ struct transport *transport_socket_new(Error **errp)
         error_setg(errp, "out of memory");
         return NULL;
     }
+    snprintf(ts->vm, sizeof(ts->vm), "%s", vm);
     task_mutex_init(&ts->lock);
     ts->t = (struct transport){
         .connect = socket_connect, .accept = socket_accept, .shutdown = socket_shutdown, .opaque = ts};
@@ -133,6 +136,8 @@ static bool set_security(struct transport_socket *ts, struct security **which, c
         free(sec);
         return false;
     }
+    if (sec->psk)
+        channel_psk_set_machine(sec->psk, ts->vm);
     task_lock(&ts->lock);
     sec->older = ts->all;
     ts->all = *which = sec;

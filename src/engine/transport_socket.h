@@ -8,8 +8,8 @@
 
 #include "engine/engine.h"
 
-/* Not listening yet. */
-struct transport *transport_socket_new(Error **errp);
+/* Not listening yet. vm: the machine's name, which connections by TLS say in clear. */
+struct transport *transport_socket_new(const char *vm, Error **errp);
 /* Of the connections made from now on. psk_path empty: plain, which a peer beyond this host then needs
  * insecure for. The key is loaded here. */
 bool transport_socket_set_security(struct transport *t, const char *psk_path, bool insecure, Error **errp);

@@ -72,7 +72,9 @@ bool channel_pair_new(Channel *ret[2], Error **errp);
 Channel *channel_connect(const char *address, int64_t deadline, Error **errp);
 
 typedef struct Listener Listener;
-/* Port 0: any free one. A Unix socket has mode 0600, must not exist yet, and is removed by the close. */
+/* Port 0: any free one. A Unix socket has mode 0600, must not exist yet, and is removed by the close. Also
+ * fd:N, a socket that listens already (of a service manager), and handover:PATH (handover.h), where a socket
+ * that nobody answers is replaced. */
 Listener *listener_new(const char *address, Error **errp);
 /* Waits; NULL with errp when shut down or broken. */
 Channel *listener_accept(Listener *l, Error **errp);
@@ -83,6 +85,8 @@ void listener_close(Listener *l);
  * ask the resolver. */
 bool channel_address_is_local(const char *address);
 bool channel_peer_is_local(const Channel *ch);
+/* Of a channel that channel_fd_new() or a listener made. */
+int channel_fd_get(const Channel *ch);
 
 /* TLS 1.3 with a pre-shared key (gnutls, PSK from a file that `perdure keygen` makes). Takes ch, also on
  * failure; waits for the handshake at most until the deadline of ch, which the new channel inherits. The key
@@ -91,6 +95,8 @@ bool channel_peer_is_local(const Channel *ch);
 struct channel_psk; /* a loaded key */
 struct channel_psk *channel_psk_load(const char *path, Error **errp);
 bool channel_psk_generate(const char *path, Error **errp); /* refuses to overwrite; mode 0600 */
+/* Clients say in clear for which machine they come, so that several can share a port. "": they do not. */
+void channel_psk_set_machine(struct channel_psk *psk, const char *name);
 void channel_psk_free(struct channel_psk *psk);
 Channel *channel_tls_client(Channel *ch, const struct channel_psk *psk, Error **errp);
 Channel *channel_tls_server(Channel *ch, const struct channel_psk *psk, Error **errp);

@@ -169,6 +169,11 @@ Channel *channel_fd_borrow(int fd, const char *peer)
     return &f->ch;
 }
 
+int channel_fd_get(const Channel *ch)
+{
+    return ((const struct fd_channel *)ch)->fd;
+}
+
 Channel *channel_fd_new(int fd, const char *peer)
 {
     Channel *ch = channel_fd_borrow(fd, peer);

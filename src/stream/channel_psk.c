@@ -43,6 +43,11 @@ static bool parse(const char *line, size_t n, uint8_t ret_key[PSK_SIZE])
     return true;
 }
 
+void channel_psk_set_machine(struct channel_psk *psk, const char *name)
+{
+    snprintf(psk->identity, sizeof(psk->identity), "%s%s%s", CHANNEL_PSK_IDENTITY, *name ? ":" : "", name);
+}
+
 struct channel_psk *channel_psk_load(const char *path, Error **errp)
 {
     struct channel_psk *psk = calloc(1, sizeof(*psk));
@@ -66,6 +71,7 @@ struct channel_psk *channel_psk_load(const char *path, Error **errp)
         goto out;
     }
     ok = parse(line, (size_t)n, psk->key);
+    channel_psk_set_machine(psk, "");
     if (!ok)
         error_setg(errp, "%s is not a key file of `perdure keygen`", path);
 out:

@@ -20,7 +20,6 @@
 #include <string.h>
 
 #define PRIORITY   "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK:+DHE-PSK"
-#define IDENTITY   "perdure"
 #define BUFFER     (128 * 1024)
 #define RECORD     (16 * 1024)
 #define OVERHEAD   1024 /* generous, of a record, and of what a change of keys adds */
@@ -93,7 +92,10 @@ static int find_key(gnutls_session_t session, const char *name, gnutls_datum_t *
 {
     struct tls_channel *t = gnutls_session_get_ptr(session);
 
-    if (strcmp(name, IDENTITY))
+    size_t prefix = strlen(CHANNEL_PSK_IDENTITY);
+
+    /* What it says of the machine, HELLO says again, and that counts. */
+    if (strncmp(name, CHANNEL_PSK_IDENTITY, prefix) || (name[prefix] && name[prefix] != ':'))
         return -1;
     ret_key->data = gnutls_malloc(PSK_SIZE);
     if (!ret_key->data)
@@ -275,7 +277,7 @@ static int set_credentials(struct tls_channel *t, bool server)
     }
     r = gnutls_psk_allocate_client_credentials(&t->client);
     if (r >= 0)
-        r = gnutls_psk_set_client_credentials(t->client, IDENTITY, &key, GNUTLS_PSK_KEY_RAW);
+        r = gnutls_psk_set_client_credentials(t->client, t->psk->identity, &key, GNUTLS_PSK_KEY_RAW);
     return r < 0 ? r : gnutls_credentials_set(t->session, GNUTLS_CRD_PSK, t->client);
 }
 

@@ -2,22 +2,29 @@
 #include "base/fd.h"
 #include "stream/channel.h"
 #include "stream/address.h"
+#include "stream/handover.h"
 #include "stream/wait_fd.h"
 #include "base/log.h"
 #include "base/task.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BACKLOG      64
-#define NO_FDS_PAUSE (100 * NS_PER_MS)
+#define BACKLOG       64
+#define NO_FDS_PAUSE  (100 * NS_PER_MS)
+#define HANDOVER_TIME (1 * NS_PER_S)
 
 struct Listener {
     int fd;
+    bool handover; /* what comes in are connections of others */
     struct canceller cancel;
     char address[128];
     /* Of a Unix one: what to remove at the end, if it is still ours. */
@@ -82,13 +89,66 @@ static bool bind_tcp(Listener *l, const struct address *a, const char *text, Err
     return true;
 }
 
-Listener *listener_new(const char *address, Error **errp)
+static bool adopt_fd(Listener *l, const char *number, const char *text, Error **errp)
+{
+    int listens = 0;
+    char *end;
+    long fd = strtol(number, &end, 10);
+
+    if (end == number || *end || fd < 0 || fd > INT_MAX ||
+        getsockopt((int)fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &(socklen_t){sizeof(listens)}) || !listens) {
+        error_setg(errp, "%s: descriptor %s is no socket that listens", text, number);
+        return false;
+    }
+    l->fd = fd_move_high((int)fd);
+    fcntl(l->fd, F_SETFL, fcntl(l->fd, F_GETFL) | O_NONBLOCK);
+    snprintf(l->address, sizeof(l->address), "%s", text);
+    return true;
+}
+
+/* A socket that nobody answers is left from a process that was killed. */
+static void remove_stale(const struct sockaddr_un *path)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd >= 0 && connect(fd, (const struct sockaddr *)path, sizeof(*path)) < 0 && errno == ECONNREFUSED)
+        unlink(path->sun_path);
+    if (fd >= 0)
+        close(fd);
+}
+
+static bool bind_handover(Listener *l, const char *path, Error **errp)
+{
+    char text[sizeof("unix:") + sizeof(l->path.sun_path)];
+    struct address a;
+
+    if ((size_t)snprintf(text, sizeof(text), "unix:%s", path) >= sizeof(text)) {
+        error_setg(errp, "handover:%s: the path is too long", path);
+        return false;
+    }
+    if (!address_parse(text, &a, errp))
+        return false;
+    remove_stale(&a.path);
+    l->handover = true;
+    return bind_unix(l, &a, errp);
+}
+
+static bool bind_any(Listener *l, const char *address, Error **errp)
 {
     struct address a;
+
+    if (!strncmp(address, "fd:", 3))
+        return adopt_fd(l, address + 3, address, errp);
+    if (!strncmp(address, "handover:", 9))
+        return bind_handover(l, address + 9, errp);
+    return address_parse(address, &a, errp) &&
+           (a.is_unix ? bind_unix(l, &a, errp) : bind_tcp(l, &a, address, errp));
+}
+
+Listener *listener_new(const char *address, Error **errp)
+{
     Listener *l;
 
-    if (!address_parse(address, &a, errp))
-        return NULL;
     l = calloc(1, sizeof(*l));
     if (!l) {
         error_setg_errno(errp, ENOMEM, "cannot listen on %s", address);
@@ -96,7 +156,7 @@ Listener *listener_new(const char *address, Error **errp)
     }
     l->fd = -1;
     canceller_init(&l->cancel);
-    if (a.is_unix ? bind_unix(l, &a, errp) : bind_tcp(l, &a, address, errp))
+    if (bind_any(l, address, errp))
         return l;
     listener_close(l);
     return NULL;
@@ -126,9 +186,29 @@ static bool passes(int errnum)
     }
 }
 
-static int accept_connection(int fd, struct sockaddr *sa, socklen_t *length)
+/* One that was handed over: its peer is its own. */
+static int unwrap(int control, struct sockaddr *sa, socklen_t *length)
 {
-    return fd_move_high(accept4(fd, sa, length, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    int fd = handover_receive(control, clock_now() + HANDOVER_TIME);
+
+    /* One whose peer is not known any more must not pass for one of this host. */
+    if (fd >= 0 && !getpeername(fd, sa, length))
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    errno = EPROTO;
+    return -1;
+}
+
+static int accept_connection(const Listener *l, struct sockaddr *sa, socklen_t *length)
+{
+    socklen_t room = *length;
+    int fd = fd_move_high(accept4(l->fd, sa, length, SOCK_CLOEXEC | SOCK_NONBLOCK));
+
+    if (fd < 0 || !l->handover)
+        return fd;
+    *length = room;
+    return unwrap(fd, sa, length);
 }
 
 Channel *listener_accept(Listener *l, Error **errp)
@@ -142,7 +222,7 @@ Channel *listener_accept(Listener *l, Error **errp)
     for (;;) {
         errnum = wait_fd(l->fd, POLLIN, TIME_NEVER, &l->cancel);
         length = sizeof(sa);
-        fd = errnum ? -1 : accept_connection(l->fd, (struct sockaddr *)&sa, &length);
+        fd = errnum ? -1 : accept_connection(l, (struct sockaddr *)&sa, &length);
         if (fd >= 0) {
             address_format((struct sockaddr *)&sa, length, peer, sizeof(peer));
             ch = channel_fd_new(fd, peer);
