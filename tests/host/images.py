@@ -26,7 +26,7 @@ from initramfs import Missing, Tree, installed_kernels, kernel_image, shared_lib
 
 VIRTIO_MODULES = ["virtio_pci", "virtio_net"]
 HOST_MODULES = VIRTIO_MODULES + ["virtio_console", "kvm-amd", "tun", "bridge"]
-GUEST_MODULES = VIRTIO_MODULES + ["virtio_blk", "evdev", "button"]
+GUEST_MODULES = VIRTIO_MODULES + ["virtio_blk", "virtio_console", "virtio_rng", "evdev", "button"]
 
 HOST_INIT = """#!/bin/sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/

@@ -80,6 +80,28 @@ def test_verified_memory(cluster):
     cluster.assert_hosts_showed("A", "B")
 
 
+def assert_random_and_ports():
+    """Linux takes its entropy from the host, sees its console and its channel by name, and is not held up by one that nobody listens to."""
+    assert ask_guest("cat /sys/class/misc/hw_random/rng_current") == "virtio_rng.0"
+    assert ask_guest("dd if=/dev/hwrng bs=100 count=50 iflag=fullblock 2>/dev/null | wc -c") == "5000"
+    assert ask_guest("cat /sys/class/virtio-ports/*/name") == "org.perdure.test"
+    assert ask_guest("dd if=/dev/zero bs=1000 count=500 2>/dev/null >/dev/hvc0 && echo written") == "written"
+
+
+def test_random_and_ports(cluster):
+    """virtio-rng and virtio-console as Linux's own drivers use them, before and after a takeover."""
+    devices = "--channel id=agent,name=org.perdure.test,unix=/run/agent --channel id=hvc,console=on,unix=/run/hvc"
+    cluster.run_guest(cluster.a, more=devices)
+    assert_random_and_ports()
+    cluster.standby(cluster.b, devices)
+    cluster.protect(cluster.a, cluster.b)
+    assert_random_and_ports()
+    cluster.a.power_cut()
+    cluster.wait_took_over(cluster.b)
+    assert_random_and_ports()
+    cluster.assert_hosts_showed("A", "B")
+
+
 def long_test_save_and_restore_under_io(cluster):
     """Its state is saved and restored again and again while it writes to its disk: nothing is lost, and nothing stands still."""
     make_disk(cluster.a)
