@@ -32,9 +32,9 @@ struct vm_options {
     bool standby;
     struct vm_listen listen; /* standby, or a run that may become one: address empty: not yet */
     bool force_stale;        /* disks whatever their records say */
-    int64_t idle_ns;         /* of a standby: it ends when no primary came for so long; 0: it waits for ever */
-    bool paused;             /* run: wait for `resume` */
-    char restore[1024];      /* state file to begin from */
+    int64_t idle_ns;    /* of a standby: it ends when no primary came for so long; 0: it waits for ever */
+    bool paused;        /* run: wait for `resume` */
+    char restore[1024]; /* state file to begin from */
     char save_on_exit[1024];
 };
 

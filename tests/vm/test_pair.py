@@ -622,7 +622,7 @@ def test_check_changes_nothing(pair):
 
 
 SUMMARY = {"p50", "p99", "max"}
-STATUS = {"name", "vcpus", "memory", "run_state", "role", "state", "pair", "generation", "epoch", "peer", "arbiter", "listen", "sync_pages_left",
+STATUS = {"name", "vcpus", "memory", "run_state", "role", "state", "pair", "generation", "epoch", "peer", "arbiter", "listen", "sync_pages_left", "disks",
           "checkpoint", "took_over_ns", "last_error", "report"}
 CHECKPOINT = {"interval_us", "rate_hz", "count", "pause_us", "dirty_pages", "ack_us", "output_held_us", "bytes_per_epoch", "staging_full",
               "verified", "pages"}

@@ -96,15 +96,6 @@ def test_standby_with_a_smaller_disk(pair):
     refused_by(pair, "data", "data", backup)
 
 
-def test_writable_disk(pair):
-    disk = os.path.join(pair.dir, "disk")
-    with open(disk, "wb") as f:
-        f.truncate(MIB)
-    run_count(pair.a, extra=["--disk", "id=data,path=" + disk])
-    pair.b.standby(["--disk", "id=data,path=" + disk + ".other"])
-    refused(pair, "disk data is writable")
-
-
 def test_everything_missing_is_listed_at_once(pair):
     disk = os.path.join(pair.dir, "disk")
     with open(disk, "wb") as f:
