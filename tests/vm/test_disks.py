@@ -54,8 +54,9 @@ class Disks:
                             *disk_options(self.on[host]), check=False, timeout=20)
 
 
-def equal(disks, pair):
-    return all(filecmp.cmp(x, y, shallow=False) for x, y in zip(disks.on[pair.a], disks.on[pair.b]))
+def wait_roles(pair, paths, role):
+    """A backup says good-bye before it writes its records."""
+    pair.wait(lambda: roles(paths) == [role] * len(paths), 10, "records that say " + role, lambda: str(roles(paths)))
 
 
 def test_takeover_with_two_disks(pair):
@@ -67,7 +68,7 @@ def test_takeover_with_two_disks(pair):
     disks.primary.kill()
     pair.b.wait_state("UNPROTECTED", process=disks.backup)
     disks.finish(pair.b)
-    require(roles(disks.on[pair.b]) == ["clean"] * 2, "records of the side that runs", roles(disks.on[pair.b]))
+    wait_roles(pair, disks.on[pair.b], "clean")
 
 
 def test_failback_and_swap(pair):
@@ -87,17 +88,17 @@ def test_failback_and_swap(pair):
     pair.a.wait_state("PROTECTED", process=standby)
     disks.finish(pair.a)
     pair.a.perdure("unprotect", pair.vm)
-    require(roles(disks.on[pair.a]) == ["clean"] and roles(disks.on[pair.b]) == ["superseded"], "records", roles(disks.on[pair.a]),
-            roles(disks.on[pair.b]))
-    require(not any(name.endswith("-journal") for host in (pair.a, pair.b) for name in os.listdir(host.dir)), "a journal is left")
+    wait_roles(pair, disks.on[pair.a], "clean")
+    wait_roles(pair, disks.on[pair.b], "superseded")
+    pair.wait(lambda: not any(name.endswith("-journal") for host in (pair.a, pair.b) for name in os.listdir(host.dir)), 10, "no journal left")
 
 
 def test_backup_lost_then_unprotected(pair):
     disks = Disks(pair)
     disks.backup.kill()
     pair.a.wait_state("UNPROTECTED", process=disks.primary)
-    require(roles(disks.on[pair.a]) == ["clean"] and roles(disks.on[pair.b]) == ["standby"], "records", roles(disks.on[pair.a]),
-            roles(disks.on[pair.b]))
+    wait_roles(pair, disks.on[pair.a], "clean")
+    require(roles(disks.on[pair.b]) == ["standby"], "the lost standby's record", roles(disks.on[pair.b]))
     refused = disks.try_run(pair.b)
     require(refused.returncode == 1 and "standby's" in refused.stderr, "a lost standby's disk ran", refused.stderr)
     disks.finish(pair.a)
