@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A pair of processes on two hosts, one scenario a function: test_pair.py [--build build] [test_NAME...]"""
+import errno
 import os
 import re
 import socket
@@ -208,6 +209,17 @@ def test_silent_arbiter_holds_output_until_forced(pair):
     client.finish()
 
 
+def mend_link(pair):
+    """Until the hosts have noticed: for a while there is "no route"."""
+    def answers():
+        with socket.socket() as s:
+            s.settimeout(1)
+            return s.connect_ex((pair.a.link, 9)) == errno.ECONNREFUSED
+
+    pair.link(True)
+    pair.wait(lambda: in_namespace(pair.b.netns, answers), 15, "link")
+
+
 def swapped_and_cut(pair, *options):
     """b is the primary after a swap, and goes on alone; a, which `run` started, is the backup that was denied. The process on a."""
     path = os.path.join(pair.dir, "for-the-primary")
@@ -220,7 +232,7 @@ def swapped_and_cut(pair, *options):
     pair.link(False)
     pair.b.wait_state("UNPROTECTED")
     pair.a.wait_state("LISTENING", process=first)
-    pair.link(True)
+    mend_link(pair)
     return first
 
 
@@ -264,7 +276,7 @@ def test_protect_again_with_the_manual_arbiter(pair):
     pair.link(False)
     pair.a.wait_state("UNPROTECTED", process=primary)
     pair.b.wait_state("ASKING", process=backup)
-    pair.link(True)
+    mend_link(pair)
     pair.a.protect(pair.b, "--arbiter", "manual")
     pair.b.wait_state("STANDBY", timeout=10, process=backup)
     client.finish()
