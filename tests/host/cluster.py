@@ -5,6 +5,7 @@ import json
 from hosts import *  # pylint: disable=wildcard-import,unused-wildcard-import
 
 PORT = 7700
+ARBITER = "command:/usr/lib/perdure/arbiter-etcd"
 GUEST_MEMORY = "192M"
 # Without XSAVE: the emulated hosts do not let KVM see the guest's XSETBV, so KVM would load a wrong XCR0.
 GUEST_CPU = "v2"
@@ -96,7 +97,7 @@ class Cluster:
 
     def standby(self, host, more=""):
         """Makes @host ready to be protected to."""
-        job = self.spawn(host, "standby", f"--listen tcp:0.0.0.0:{PORT} --net id=net0,tap=tap0 --insecure "
+        job = self.spawn(host, "standby", f"--listen tcp:0.0.0.0:{PORT} --net id=net0,tap=tap0 --insecure --arbiter {ARBITER} "
                           f"--console file:/run/guest.log {more}")
         self.wait_state(host, "LISTENING", timeout=30)
         return job
@@ -104,7 +105,7 @@ class Cluster:
     def protect(self, host, peer, more=""):
         """Protects the guest on @host to @peer, and returns when both say so."""
         host.run(f"perdure protect web --to tcp:{peer.replication_address}:{PORT} --interval {INTERVAL} "
-                 f"--timeout {TIMEOUT} --arbiter command:/usr/lib/perdure/arbiter-etcd --insecure {more}",
+                 f"--timeout {TIMEOUT} --arbiter {ARBITER} --insecure {more}",
                  timeout=SYNC_TIMEOUT)
         self.wait_protected(host, peer)
 
