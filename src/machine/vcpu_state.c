@@ -18,6 +18,9 @@
 #define CR4_PAE  (1u << 5)
 #define EFER_LMA (1u << 10)
 
+#define XSTATE_BV      512 /* in the XSAVE area */
+#define XSTATE_X87_SSE 3u
+
 #define MSR_MTRR_DEFAULT        0x2ffu
 #define MTRR_ENABLED_WRITE_BACK 0x806u
 
@@ -76,14 +79,24 @@ static bool get_registers(struct vcpu_state *s, Error **errp)
     return true;
 }
 
+/* Whether x87 and SSE are in their initial state is the processor's own business: the two bits may come out of it
+ * other than they went in. KVM fills in the initial values where a bit is clear, so that they are in use is always
+ * true, and the same on both sides. */
+static bool get_xsave(struct vcpu_state *s, Error **errp)
+{
+    if (!call(s, s->xsave_size > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, s->xsave,
+              "KVM_GET_XSAVE", errp))
+        return false;
+    s->xsave[XSTATE_BV] |= XSTATE_X87_SSE;
+    return true;
+}
+
 /* On the processor's own thread: no other may call KVM_RUN. */
 static bool read_all(struct vcpu_state *s, Error **errp)
 {
     s->xsave_size = s->host_xsave_size;
     return call(s, KVM_GET_MP_STATE, &s->mp_state, "KVM_GET_MP_STATE", errp) && get_registers(s, errp) &&
-           call(s, s->xsave_size > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, s->xsave,
-                "KVM_GET_XSAVE", errp) &&
-           call(s, KVM_GET_XCRS, &s->xcrs, "KVM_GET_XCRS", errp) &&
+           get_xsave(s, errp) && call(s, KVM_GET_XCRS, &s->xcrs, "KVM_GET_XCRS", errp) &&
            call(s, KVM_GET_DEBUGREGS, &s->debugregs, "KVM_GET_DEBUGREGS", errp) && vcpu_msrs_get(s, errp) &&
            call(s, KVM_GET_LAPIC, &s->lapic, "KVM_GET_LAPIC", errp);
 }
