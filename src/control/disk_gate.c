@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "block/disk_record.h"
+#include "block/raw.h"
 #include "control/disk_replay.h"
 #include "engine/arbiter.h"
 #include "machine/machine_disks.h"
@@ -22,6 +23,7 @@ struct gate {
 
 struct disk {
     const struct machine_disk *config;
+    Block *image; /* open, and so locked: nobody else has this disk while it is judged */
     char record_path[1200];
     struct disk_record record;
 };
@@ -141,8 +143,7 @@ static void force(struct gate *g, struct disk *d)
 
     if (g->standby || d->record.role == DISK_NO_RECORD)
         return;
-    if (d->record.role == DISK_STANDBY &&
-        !disk_replay(d->config->id, d->config->path, d->record.journal, &err)) {
+    if (d->record.role == DISK_STANDBY && !disk_replay(d->image, d->record.journal, &err)) {
         take_error(g, err);
         return;
     }
@@ -151,26 +152,44 @@ static void force(struct gate *g, struct disk *d)
     store(g, d, DISK_CLEAN);
 }
 
+static void judge(struct gate *g, struct disk *d)
+{
+    if (g->force) {
+        force(g, d);
+        return;
+    }
+    if (d->record.role == DISK_PRIMARY)
+        settle_primary(g, d);
+    if (g->standby)
+        judge_standby(g, d);
+    else
+        judge_run(g, d);
+}
+
+/* The image first: it may be that of a machine that lives, and a claim for that one, by us, would leave its backup
+ * denied. */
+static bool open_disk(struct disk *d, const struct machine_disk *config, Error **errp)
+{
+    *d = (struct disk){.config = config};
+    d->image = block_raw_open(&(struct block_raw_options){.id = config->id, .path = config->path}, errp);
+    if (d->image && disk_record_path(config->path, d->record_path, sizeof(d->record_path), errp) &&
+        disk_record_load(d->record_path, &d->record, errp))
+        return true;
+    block_close(d->image);
+    return false;
+}
+
 static void check(struct gate *g, const struct machine_disk *config)
 {
-    struct disk d = {.config = config};
     Error *err = NULL;
+    struct disk d;
 
-    if (!disk_record_path(config->path, d.record_path, sizeof(d.record_path), &err) ||
-        !disk_record_load(d.record_path, &d.record, &err)) {
+    if (!open_disk(&d, config, &err)) {
         take_error(g, err);
         return;
     }
-    if (g->force) {
-        force(g, &d);
-        return;
-    }
-    if (d.record.role == DISK_PRIMARY)
-        settle_primary(g, &d);
-    if (g->standby)
-        judge_standby(g, &d);
-    else
-        judge_run(g, &d);
+    judge(g, &d);
+    block_close(d.image);
 }
 
 static bool pass(const struct machine_config *c, bool standby, bool force_stale, Error **errp)
@@ -190,28 +209,51 @@ bool disk_gate_run(const struct machine_config *c, bool force_stale, Error **err
     return pass(c, false, force_stale, errp);
 }
 
-/* The disks will be overwritten from here: what the journal holds is put in place (a primary that never comes
- * leaves a whole epoch), and a new one can be made. */
+/* A standby's disk gets what its journal holds (a primary that never comes leaves a whole epoch), and then names
+ * none. */
+static bool settle_disk(const struct machine_disk *config, Error **errp)
+{
+    struct disk d;
+    bool ok;
+
+    if (!open_disk(&d, config, errp))
+        return false;
+    ok = d.record.role != DISK_STANDBY || disk_replay(d.image, d.record.journal, errp);
+    if (ok && d.record.journal[0]) {
+        d.record.journal[0] = 0;
+        ok = disk_record_store(d.record_path, &d.record, errp);
+    }
+    block_close(d.image);
+    return ok;
+}
+
+/* No record names it any more. Opened first: it is locked by whoever uses it. */
+static bool remove_journal(const char *path, Error **errp)
+{
+    Block *file;
+    bool ok;
+
+    if (!path[0] || (access(path, F_OK) < 0 && errno == ENOENT))
+        return true;
+    file = block_raw_open(&(struct block_raw_options){.id = "journal", .path = path}, errp);
+    if (!file)
+        return false;
+    ok = unlink(path) == 0;
+    if (!ok)
+        error_setg_errno(errp, errno, "cannot remove the old journal %s", path);
+    block_close(file);
+    return ok;
+}
+
+/* The disks will be overwritten from here, and a new journal made. */
 static bool settle_journal(const struct machine_config *c, Error **errp)
 {
-    struct disk_record r;
-    char path[1200];
+    char path[1100];
 
-    for (int i = 0; i < c->disk_count; i++) {
-        if (c->disks[i].readonly)
-            continue;
-        if (!disk_record_path(c->disks[i].path, path, sizeof(path), errp) ||
-            !disk_record_load(path, &r, errp) ||
-            (r.role == DISK_STANDBY && !disk_replay(c->disks[i].id, c->disks[i].path, r.journal, errp)))
+    for (int i = 0; i < c->disk_count; i++)
+        if (!c->disks[i].readonly && !settle_disk(&c->disks[i], errp))
             return false;
-    }
-    if (!machine_journal_path(c, path, sizeof(path), errp))
-        return false;
-    if (path[0] && unlink(path) < 0 && errno != ENOENT) {
-        error_setg_errno(errp, errno, "cannot remove the old journal %s", path);
-        return false;
-    }
-    return true;
+    return machine_journal_path(c, path, sizeof(path), errp) && remove_journal(path, errp);
 }
 
 bool disk_gate_standby(const struct machine_config *c, bool force_stale, Error **errp)

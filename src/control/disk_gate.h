@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Disk gate: may this process have these disks? Asked before any image is opened. It reads the records beside
+ * Disk gate: may this process have these disks? Asked before the machine opens its images. It reads the records beside
  * the images (block/disk_record.h has the table), claims at the arbiter where a disk is that of a former
  * primary, and brings a former standby's disk to its last whole epoch when it is forced.
  *
  *     if (!disk_gate_run(&config, force_stale, &err)) ...       // every reason, one a line
+ *
+ * Each image is open, and so locked, while it is judged: a disk that somebody uses is refused before anything is
+ * asked or written.
  *
  * What it learns it leaves in the records: a granted claim makes a disk clean, a denied one superseded.
  */

@@ -4,10 +4,8 @@
 #include "block/journal_writer.h"
 #include "block/raw.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 struct replay {
     Block *images[JOURNAL_DISKS_MAX]; /* one of them; the others' writes are passed over */
@@ -52,23 +50,21 @@ static bool replay(Journal *j, Block *image, const char *path, Error **errp)
     return true;
 }
 
-bool disk_replay(const char *id, const char *path, const char *journal, Error **errp)
+bool disk_replay(Block *image, const char *journal, Error **errp)
 {
-    Block *image, *file;
+    Block *file;
     Journal *j;
     bool ok = false;
 
-    if (!journal[0] || (access(journal, F_OK) < 0 && errno == ENOENT))
-        return true; /* all of it is in place: a stop in order removes it */
-    image = block_raw_open(&(struct block_raw_options){.id = id, .path = path}, errp);
-    if (!image)
-        return false;
+    if (!journal[0])
+        return true;
     file =
         block_raw_open(&(struct block_raw_options){.id = "journal", .path = journal, .readonly = true}, errp);
     j = file ? journal_open(file, errp) : NULL;
     if (j)
         ok = replay(j, image, journal, errp);
+    else
+        error_prepend(errp, "disk %s: its record says that a journal completes it: ", image->id);
     journal_close(j);
-    block_close(image);
     return ok;
 }

@@ -5,10 +5,11 @@
 #ifndef CONTROL_DISK_REPLAY_H
 #define CONTROL_DISK_REPLAY_H
 
-#include <perdure/error.h>
+#include "block/block.h"
 
-/* The image of disk id at path; journal: its path, empty: none is needed. The journal stays: it may serve the
- * machine's other disks. On the medium when it returns. */
-bool disk_replay(const char *id, const char *path, const char *journal, Error **errp);
+/* image: the disk's raw node (its id is looked up in the journal); borrowed. journal: its path, as the record names
+ * it; empty: all of it is in place. The journal stays: it may serve the machine's other disks. On the medium when it
+ * returns. */
+bool disk_replay(Block *image, const char *journal, Error **errp);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the engines see of the machine: guest_ops. */
+#include "base/log.h"
 #include "machine/machine_disks.h"
 #include "machine/machine_internal.h"
 #include "machine/state_match.h"
@@ -70,9 +71,17 @@ static bool guest_mark_disks(Guest *g, const struct guest_disk_mark *mark, Error
 {
     Machine *m = machine_of(g);
 
+    Error *err = NULL;
+
     replication_group_set_pair(m->disks, mark->pair, mark->generation);
-    return machine_mark_disks(&m->setup.config, mark, errp) &&
-           (!machine_mark_is_final(mark) || replication_group_remove_journal(m->disks, errp));
+    if (!machine_mark_disks(&m->setup.config, mark, errp))
+        return false;
+    /* No record names the journal any more: one that cannot be removed is in nobody's way, least of all a
+     * takeover's. */
+    if (machine_mark_is_final(mark) && !replication_group_remove_journal(m->disks, &err))
+        log_warn("%s", error_get_pretty(err));
+    error_free(err);
+    return true;
 }
 
 static bool guest_save_config(Guest *g, VMStream *f, Error **errp)

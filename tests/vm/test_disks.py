@@ -104,6 +104,32 @@ def test_backup_lost_then_unprotected(pair):
     disks.finish(pair.a)
 
 
+def test_second_run_does_not_disarm_the_first(pair):
+    """A service manager that starts the machine twice: refused before anything is claimed, and the backup still takes over."""
+    disks = Disks(pair)
+    for options in ((), ("--force-stale",)):
+        refused = disks.try_run(pair.a, *options)
+        require(refused.returncode == 1 and "in use" in refused.stderr, "not refused as in use", refused.stderr)
+        refused = disks.try_run(pair.b, *options)
+        require(refused.returncode == 1 and "in use" in refused.stderr, "not refused as in use", refused.stderr)
+    require(roles(disks.on[pair.a]) == ["primary"] and roles(disks.on[pair.b]) == ["standby"], "records", roles(disks.on[pair.a]),
+            roles(disks.on[pair.b]))
+    disks.primary.kill()
+    pair.b.wait_state("UNPROTECTED", process=disks.backup)
+    disks.finish(pair.b)
+
+
+def test_journal_gone(pair):
+    """A record that names a journal is not complete without it."""
+    disks = Disks(pair)
+    disks.backup.kill()
+    disks.backup.wait()
+    os.unlink(disks.on[pair.b][0] + ".perdure-journal")
+    refused = disks.try_run(pair.b, "--force-stale")
+    require(refused.returncode == 1 and "journal" in refused.stderr, "run without its journal", refused.stderr)
+    require(roles(disks.on[pair.b]) == ["standby"], "record", roles(disks.on[pair.b]))
+
+
 def test_forced_standby_is_a_whole_epoch(pair):
     """Both are gone; the standby's disk is run by force: its journal is replayed, and every record is there."""
     disks = Disks(pair, count=2, protect=("--interval", "20ms"))
@@ -145,7 +171,9 @@ def test_refusals(pair):
     run_count(pair.a, extra=disk_options(disk))
     client = CountClient(pair)
     small = make_disk(os.path.join(pair.b.dir, "small.img"), DISK_BYTES // 2)
-    for options, text in (([], "disk0"), (disk_options([small]), "disk0"), (disk_options(disk), "in use")):
+    same = pair.b.perdure("standby", "--name", pair.vm, "--listen", pair.b.address, "--psk", pair.psk, *disk_options(disk), check=False, timeout=20)
+    require(same.returncode == 1 and "in use" in same.stderr, "a standby on the primary's own image", same.stderr)
+    for options, text in (([], "disk0"), (disk_options([small]), "disk0")):
         standby = pair.b.standby(options)
         refused = pair.a.protect(pair.b, check=False)
         require(refused.returncode == 1 and text in refused.stderr, "not refused by name", text, refused.stderr)
