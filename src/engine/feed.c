@@ -56,7 +56,7 @@ bool primary_feed(struct primary *p, uint64_t epoch, uint32_t *crc, Error **errp
     while (batches--) {
         perdure_stream_rewind(p->batch);
         if (!replication_feeds_next(epoch, p->batch, WIRE_FEED, epoch, BATCH))
-            return true;
+            return !perdure_stream_error(p->batch, errp); /* a message that found no memory is lost */
         if (!primary_ship(p, crc, errp))
             return false;
     }

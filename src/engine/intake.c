@@ -141,7 +141,7 @@ bool intake_feed(struct backup *b, uint64_t epoch, Error **errp)
     VMStream *f;
     uint16_t type;
     uint64_t id;
-    bool ok;
+    bool ok = false;
 
     if (!b->replicating || epoch != b->epoch + 1) {
         error_setg(errp, "a message of epoch %" PRIu64 " came after epoch %" PRIu64, epoch, b->epoch);
@@ -154,10 +154,12 @@ bool intake_feed(struct backup *b, uint64_t epoch, Error **errp)
         return false;
     count_crc(b, b->message, 0);
     f = vmstream_reopen_memory(b->message);
-    ok = f && perdure_stream_next(f, &type, &id) &&
-         replication_feeds_receive(f, b->reply, WIRE_FEED_REPLY, errp) && send_reply(b, errp);
     if (!f)
         error_setg(errp, "out of memory");
+    else if (!perdure_stream_next(f, &type, &id))
+        perdure_stream_error(f, errp);
+    else
+        ok = replication_feeds_receive(f, b->reply, WIRE_FEED_REPLY, errp) && send_reply(b, errp);
     perdure_stream_close(f);
     return ok;
 }

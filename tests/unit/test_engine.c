@@ -3,6 +3,7 @@
 #include "fake_world.h"
 
 #include "engine/session.h"
+#include <perdure/replication_feed.h>
 #include <perdure/vmstate.h>
 #include <errno.h>
 
@@ -146,6 +147,37 @@ static void test_unreadable_device(void **state)
     await(w->b.e, ENGINE_LISTENING, 0);
     assert_false(w->b.promoted);
     perdure_vmstate_unregister(&probe, &broken);
+}
+
+static bool too_much(void *opaque, uint64_t epoch, VMStream *f)
+{
+    static uint8_t bytes[REPLICATION_MESSAGE_MAX + 8192];
+    int *wanted = opaque;
+
+    (void)epoch;
+    if (!__atomic_exchange_n(wanted, 0, __ATOMIC_ACQ_REL))
+        return false;
+    perdure_stream_put_buffer(f, bytes, sizeof(bytes));
+    return true;
+}
+
+/* A message that could not be put is lost: then the other half is not what this one is, and no epoch may say so. */
+static void test_message_that_is_lost(void **state)
+{
+    static const ReplicationFeedOps ops = {.next = too_much};
+    int wanted = 0;
+    ReplicationFeed feed = {.id = "probe", .opaque = &wanted, .ops = &ops};
+    struct world *w = *state;
+
+    assert_true(replication_feed_add(&feed, NULL));
+    protect(w, &w->a);
+    __atomic_store_n(&wanted, 1, __ATOMIC_RELEASE);
+    replication_feed_waiting(&feed);
+    await(w->a.e, ENGINE_UNPROTECTED, 0);
+    assert_non_null(strstr(status_of(&w->a).last_error, "too long"));
+    assert_goes_on(&w->a);
+    await(w->b.e, ENGINE_LISTENING, 0);
+    replication_feed_remove(&feed);
 }
 
 static void test_refusals(void **state)
@@ -385,6 +417,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_manual, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_backup_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unreadable_device, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_message_that_is_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_wrong_name, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reset, set_up, tear_down),
