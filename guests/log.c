@@ -3,6 +3,9 @@
  * log: carries out numbered requests like `count`, and answers each only when its record (struct guest_log_record)
  * has been written to every disk and flushed. Before that it reads the record before, which must be there: a disk
  * that jumped, at a takeover or ever, is found.
+ *
+ *     retry=1   a request that the disk refuses is told on the console and tried again until it works; else it is
+ *               the end of the run
  */
 #include "lib/cmdline.h"
 #include "lib/console.h"
@@ -22,6 +25,8 @@ static struct blk disks[DISKS_MAX];
 static unsigned disk_count;
 static uint64_t capacity; /* records of each disk */
 static struct guest_log_record written, found __attribute__((aligned(512)));
+static bool retrying;
+static uint64_t told; /* the last record whose failure was printed */
 
 static bool wait_for(struct blk *b)
 {
@@ -43,16 +48,32 @@ static void fail(enum guest_error error, unsigned disk, uint64_t number, const c
     print("%s disk=%u record=%u\n", what, (uint64_t)disk, number);
 }
 
+/* The disk said no. */
+static void refused(unsigned disk, uint64_t number, const char *what)
+{
+    if (!retrying)
+        fail(GUEST_ERROR_DISK, disk, number, what);
+    else if (told != number)
+        print("%s disk=%u record=%u, again\n", what, (uint64_t)disk, number);
+    told = number;
+}
+
+static bool read_last(unsigned disk)
+{
+    memset(&found, 0xee, sizeof(found));
+    blk_start(&disks[disk], 0, BLK_READ, sector_of(written.number), &found, sizeof(found));
+    return wait_for(&disks[disk]);
+}
+
 /* The record that was written last is what the disk holds. */
 static bool check_last(unsigned disk)
 {
     if (!written.number)
         return true;
-    memset(&found, 0xee, sizeof(found));
-    blk_start(&disks[disk], 0, BLK_READ, sector_of(written.number), &found, sizeof(found));
-    if (!wait_for(&disks[disk])) {
-        fail(GUEST_ERROR_DISK, disk, written.number, "the read failed:");
-        return false;
+    while (!read_last(disk)) {
+        refused(disk, written.number, "the read failed:");
+        if (!retrying)
+            return false;
     }
     for (unsigned i = 0; i < sizeof(found) / 8; i++) {
         if (((uint64_t *)&found)[i] == ((uint64_t *)&written)[i])
@@ -91,7 +112,7 @@ static bool on_all(enum blk_type type)
     for (unsigned i = 0; i < disk_count; i++) {
         if (wait_for(&disks[i]))
             continue;
-        fail(GUEST_ERROR_DISK, i, number, type == BLK_FLUSH ? "the flush failed:" : "the write failed:");
+        refused(i, number, type == BLK_FLUSH ? "the flush failed:" : "the write failed:");
         ok = false;
     }
     return ok;
@@ -103,7 +124,10 @@ static bool persist(const struct guest_message *m)
         if (!check_last(i))
             return false;
     make_record(m);
-    return on_all(BLK_WRITE) && on_all(BLK_FLUSH);
+    while (!(on_all(BLK_WRITE) && on_all(BLK_FLUSH)))
+        if (!retrying)
+            return false;
+    return true;
 }
 
 static void torn(uint64_t address, uint64_t have, uint64_t want)
@@ -150,6 +174,7 @@ void guest_main(void)
     status.count.start = option_number("start", 16 << 20) & ~(uint64_t)(GUEST_PAGE - 1);
     status.count.pages = option_number("pages", 1024);
     status.count.dirty = option_number("dirty", 2);
+    retrying = option_number("retry", 0);
     requests_start(&status.count, torn);
     if (option_number("cpus", 1) > 1)
         status.cpus = cpu_start_second(second_main) ? 2 : 1;

@@ -88,10 +88,11 @@ class Host:
         self.dir = os.path.join(pair.dir, run_dir or letter)
         self.link = link
         self.address = "tcp:%s:%d" % (link, port)
+        self.extra_env = {}
         os.makedirs(self.dir)
 
     def env(self):
-        return dict(os.environ, XDG_RUNTIME_DIR=self.dir)
+        return dict(os.environ, XDG_RUNTIME_DIR=self.dir, **self.extra_env)
 
     def command(self, args):
         return ["ip", "netns", "exec", self.netns, self.pair.program] + [str(a) for a in args]

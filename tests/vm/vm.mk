@@ -25,7 +25,13 @@ $(vm_bin): $(B)/tests/vm/%: $(B)/tests/vm/%.o $(vm_lib) $(test_objs)
 # It counts allocations.
 $(B)/tests/vm/test_machine_save: ALL_LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
-check-vm: all $(vm_bin) $(count_client) $(linux_count)
+# Loaded before the C library, and without the sanitizers: they are the program's.
+failing_io := $(B)/tests/vm/failing_io.so
+$(failing_io): tests/vm/failing_io.c
+	@echo "  LD    $@"
+	$(Q)$(CC) -O2 -Wall -Wextra -Werror -fPIC -shared $< -o $@
+
+check-vm: all $(vm_bin) $(count_client) $(linux_count) $(failing_io)
 	$(Q)tests/vm/run $(B) $(vm_bin)
 
 check-kills: all $(count_client)
