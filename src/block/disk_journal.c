@@ -21,16 +21,18 @@ static void describe(const ReplicationGroup *g, struct journal_identity *ret)
     }
 }
 
+bool disk_target_clear_journal(ReplicationGroup *g, Error **errp)
+{
+    if (g->options.journal[0] || g->options.open_journal)
+        return replication_group_remove_journal(g, errp);
+    error_setg(errp, "disks: no journal was given");
+    return false;
+}
+
 static Block *make_file(ReplicationGroup *g, Error **errp)
 {
     const char *path = g->options.journal;
 
-    if (!path[0]) {
-        error_setg(errp, "disks: no journal was given");
-        return NULL;
-    }
-    if (!replication_group_remove_journal(g, errp))
-        return NULL;
     if (!block_raw_create(path, g->options.journal_size, errp))
         return NULL;
     return block_raw_open(&(struct block_raw_options){.id = "journal", .path = path}, errp);

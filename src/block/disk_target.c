@@ -58,7 +58,7 @@ bool disk_target_start(ReplicationGroup *g, Error **errp)
     task_lock(&g->lock);
     *t = (struct disk_target){.journal_settled = settled};
     task_unlock(&g->lock);
-    if (alloc(t, errp) && (!g->count || (t->journal = disk_target_make_journal(g, errp))))
+    if ((!g->count || disk_target_clear_journal(g, errp)) && alloc(t, errp))
         return true;
     release(t);
     return false;
@@ -127,6 +127,15 @@ static bool match_disks(ReplicationGroup *g, Error **errp)
     return true;
 }
 
+static bool make_journal(ReplicationGroup *g, Error **errp)
+{
+    struct disk_target *t = &g->target;
+
+    if (g->count)
+        t->journal = disk_target_make_journal(g, errp);
+    return !g->count || t->journal;
+}
+
 static bool hear_layout(ReplicationGroup *g, VMStream *f, Error **errp)
 {
     struct disk_target *t = &g->target;
@@ -142,7 +151,8 @@ static bool hear_layout(ReplicationGroup *g, VMStream *f, Error **errp)
                    (unsigned long long)t->layout.limit, (unsigned long long)g->options.queue_limit);
         return false;
     }
-    return t->layout_heard = match_disks(g, errp);
+    t->layout_heard = match_disks(g, errp) && make_journal(g, errp);
+    return t->layout_heard;
 }
 
 /* --- WRITES --- */

@@ -29,7 +29,9 @@ struct disk_target {
     bool journal_settled;        /* nothing in the file at the path is needed any more */
 };
 
-/* The journal of this protection, new and empty (disk_journal.c). */
+/* disk_journal.c. First there is none, or none that is needed; then the journal of this protection, new and empty: its space
+ * takes a while, so it is made when the sync begins, and not at the start, for which both machines stand still. */
+bool disk_target_clear_journal(ReplicationGroup *g, Error **errp);
 Journal *disk_target_make_journal(ReplicationGroup *g, Error **errp);
 /* Waits for what is under way on the disks; nobody submits meanwhile. */
 bool disk_target_start(ReplicationGroup *g, Error **errp);

@@ -66,7 +66,7 @@
 typedef struct ReplicationGroup ReplicationGroup;
 
 struct replication_group_options {
-    char journal[1100];     /* path on this host; the file is made at start(SECONDARY) */
+    char journal[1100];     /* path on this host; the file is made when LAYOUT comes */
     uint64_t journal_size;  /* 0: 256 MiB */
     uint64_t queue_limit;   /* bytes; 0: 64 MiB. An epoch must fit half of the journal */
     uint64_t backlog_limit; /* backup, bytes acknowledged and not yet durable; 0: 64 MiB */

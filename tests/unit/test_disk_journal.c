@@ -169,7 +169,8 @@ static void test_journal_cannot_be_made(void **state)
     (void)state;
     pair_side_close(&pair.b);
     put_side(&pair.b, open_image(1), "/nonexistent/journal");
-    assert_false(pair_start_side(&pair.b, REPLICATION_MODE_SECONDARY, &err));
+    pair_start();
+    assert_false(pair_try_sync(&err));
     pair_expect_error(err, "/nonexistent/journal");
 }
 

@@ -158,15 +158,19 @@ static void test_no_checkpoint_before_the_sync_is_over(void **state)
 
 /* --- what a start needs --- */
 
-static void test_start_without_journal(void **state)
+/* It is made when the sync begins: both machines stand still for the start. */
+static void test_sync_without_journal(void **state)
 {
     Error *err = NULL;
 
     (void)state;
     pair.b.no_journal = true;
-    assert_false(pair_start_side(&pair.b, REPLICATION_MODE_SECONDARY, &err));
+    pair_start();
+    assert_false(pair_try_sync(&err));
     pair_expect_error(err, "no room for a journal");
-    assert_state("PASSIVE");
+    assert_true(pair_stop(&pair.b, false, NULL));
+    assert_true(pair_stop(&pair.a, false, NULL));
+    assert_state("UNUSABLE");
     pair.b.no_journal = false;
     pair_protect();
 }
@@ -441,7 +445,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_operation_in_every_state),
         TEST(test_no_checkpoint_before_the_sync_is_over),
-        TEST(test_start_without_journal),
+        TEST(test_sync_without_journal),
         TEST(test_no_disks),
         TEST(test_members),
         TEST(test_epoch_is_visible_with_its_checkpoint),
