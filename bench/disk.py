@@ -6,18 +6,25 @@
 
 The guest `disk` (guests/disk.c) polls one virtio-blk queue; under QEMU it is a -bios image on virtio-blk-pci, cache=writeback, with each of
 its aio engines. A row is one kind of work; in each round every monitor does it once, in an order that turns, each in a fresh process. The
-image is in the page cache: what is measured is the way of a request through the monitor, and what a flush costs. Steal time is recorded;
-a measurement with much of it is repeated. Closes with one line for scripts: ratios of medians to the better QEMU, higher is better.
+image is in the page cache: what is measured is the way of a request through the monitor, and what a flush costs. The same once more under
+protection (rows of writes, and one of reads): primary and backup are two processes on this machine, in two network namespaces with a link (TCP, TLS with a
+pre-shared key), each with an image of its own on the same disk. Steal time is recorded; a measurement with much of it is repeated. Closes with one line for
+scripts: ratios of medians, to the better QEMU and to the unprotected run, higher is better.
 """
 import argparse
 import os
 import re
+import shutil
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "lib"))
+from disklog import disk_options  # noqa: E402
+from pair import Pair  # noqa: E402
 
 STEAL_MAX = 5  # ticks in a measurement
 TRIES = 3
@@ -38,6 +45,8 @@ ROWS = {
     "flush4k": "op=write order=random block=4K depth=1 flush=1",
     "flush16x4k": "op=write order=random block=4K depth=16 flush=16",
 }
+PROTECTED = [name for name, work in ROWS.items() if "op=write" in work] + ["randread4k"]
+PROTECT_WARM_MS = 8000  # until then it is protected, or the measurement is none
 
 
 def steal_ticks():
@@ -61,54 +70,78 @@ class Bench:
         self.discarded = 0
         self.tsc_khz = subprocess.run([os.path.join(build, "bench/tsckhz")], capture_output=True, text=True, check=True).stdout.strip()
         make_image(self.image)
+        self.copy = shutil.copyfile(self.image, os.path.join(folder, "copy.img"))
 
-    # --- monitors: each a command that runs the guest with a console in a file ---
+    # --- monitors: each does a kind of work once, and returns what the guest says ---
 
-    def perdure(self, cmdline, console):
-        return [os.path.join(self.build, "perdure"), "run", "--name", "bench-disk", "--memory", MEMORY, "--kernel", "builtin:disk",
-                "--cmdline", cmdline, "--disk", "id=d,path=" + self.image, "--console", "file:" + console]
+    def perdure(self, work):
+        return self.alone(work, lambda cmdline, console: [
+            os.path.join(self.build, "perdure"), "run", "--name", "bench-disk", "--memory", MEMORY, "--kernel", "builtin:disk",
+            "--cmdline", cmdline, "--disk", "id=d,path=" + self.image, "--console", "file:" + console])
 
-    def qemu(self, cmdline, console, aio):
-        return ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-m", MEMORY,
-                "-bios", os.path.join(self.build, "guests/disk.bin"), "-fw_cfg", "name=opt/perdure.cmdline,string=" + cmdline,
-                "-chardev", "file,id=c,path=" + console, "-serial", "chardev:c",
-                "-drive", "if=none,id=d,format=raw,cache=writeback,aio=%s,file=%s" % (aio, self.image),
-                "-device", "virtio-blk-pci,drive=d,disable-legacy=on"]
+    def qemu(self, work, aio):
+        return self.alone(work, lambda cmdline, console: [
+            "qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-m", MEMORY,
+            "-bios", os.path.join(self.build, "guests/disk.bin"), "-fw_cfg", "name=opt/perdure.cmdline,string=" + cmdline,
+            "-chardev", "file,id=c,path=" + console, "-serial", "chardev:c",
+            "-drive", "if=none,id=d,format=raw,cache=writeback,aio=%s,file=%s" % (aio, self.image),
+            "-device", "virtio-blk-pci,drive=d,disable-legacy=on"])
 
-    def monitors(self):
-        return {
+    def protected(self, work):
+        with Pair(self.build) as pair:
+            self.settle(self.image)
+            self.settle(self.copy)
+            primary = pair.a.run("builtin:disk", self.cmdline(work, PROTECT_WARM_MS), memory=MEMORY, extra=disk_options([self.image]))
+            pair.b.standby(disk_options([self.copy]))
+            pair.a.protect(pair.b)
+            if "counting" in primary.output():
+                sys.exit("bench disk: it took %d ms and more to be protected" % PROTECT_WARM_MS)
+            result = self.result(primary.popen, primary.console, primary.log_path)
+            status = pair.a.status()
+            if status["state"] != "PROTECTED":
+                sys.exit("bench disk: the protection ended: " + status["last_error"])
+        for image in (self.image, self.copy):
+            os.unlink(image + ".perdure")  # the next one begins as the first did
+            if os.path.exists(image + ".perdure-journal"):
+                os.unlink(image + ".perdure-journal")
+        return result
+
+    def monitors(self, row):
+        monitors = {
             "perdure": self.perdure,
-            "qemu-threads": lambda cmdline, console: self.qemu(cmdline, console, "threads"),
-            "qemu-io_uring": lambda cmdline, console: self.qemu(cmdline, console, "io_uring"),
+            "qemu-threads": lambda work: self.qemu(work, "threads"),
+            "qemu-io_uring": lambda work: self.qemu(work, "io_uring"),
         }
+        if row in PROTECTED:
+            monitors["protected"] = self.protected
+        return monitors
 
     # --- one measurement ---
 
-    def settle(self):
-        """The image on the medium and in the page cache."""
-        with open(self.image, "rb") as f:
+    def settle(self, image):
+        """On the medium and in the page cache."""
+        with open(image, "rb") as f:
             os.fdatasync(f.fileno())
             while f.read(1 << 20):
                 pass
 
-    def once(self, command, work):
-        console = os.path.join(self.folder, "console")
+    def cmdline(self, work, warm_ms):
+        return "%s seconds=%d warm=%d tsc_khz=%s" % (work, self.seconds, warm_ms, self.tsc_khz)
+
+    def alone(self, work, command):
+        console, log_path = os.path.join(self.folder, "console"), os.path.join(self.folder, "log")
         open(console, "wb").close()
-        self.settle()
-        line = "%s seconds=%d warm=300 tsc_khz=%s" % (work, self.seconds, self.tsc_khz)
+        self.settle(self.image)
         env = dict(os.environ, XDG_RUNTIME_DIR=self.folder)
-        stolen = steal_ticks()
-        with open(os.path.join(self.folder, "log"), "wb") as log:
-            process = subprocess.Popen(command(line, console), env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        with open(log_path, "wb") as log:
+            process = subprocess.Popen(command(self.cmdline(work, 300), console), env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            result = self.result(process, console)
+            return self.result(process, console, log_path)
         finally:
             process.kill()
             process.wait()
-        result["steal"] = steal_ticks() - stolen
-        return result
 
-    def result(self, process, console):
+    def result(self, process, console, log_path):
         deadline = time.monotonic() + 20 * self.seconds + 60
         while time.monotonic() < deadline and process.poll() is None:
             with open(console, errors="replace") as f:
@@ -121,24 +154,27 @@ class Bench:
             if re.search(r"^(DATA|DISK|disk: no)", text, re.M):
                 break
             time.sleep(0.05)
-        with open(os.path.join(self.folder, "log"), errors="replace") as f:
+        with open(log_path, errors="replace") as f:
             sys.exit("bench disk: no result: %s\n%s" % (open(console, errors="replace").read(), f.read()))
 
-    def clean(self, command, work):
+    def clean(self, monitor, work):
         seen = []
         for _ in range(TRIES):
-            seen.append(self.once(command, work))
+            stolen = steal_ticks()
+            seen.append(monitor(work))
+            seen[-1]["steal"] = steal_ticks() - stolen
             if seen[-1]["steal"] <= STEAL_MAX:
                 break
             self.discarded += 1
         return min(seen, key=lambda r: r["steal"])
 
-    def row(self, work, rounds):
-        monitors = list(self.monitors().items())
+    def row(self, name, rounds):
+        monitors = list(self.monitors(name).items())
         seen = {name: [] for name, _ in monitors}
         for i in range(rounds):
-            for name, command in monitors[i % len(monitors):] + monitors[:i % len(monitors)]:
-                seen[name].append(self.clean(command, work))
+            turn = i % len(monitors)
+            for monitor, measure in monitors[turn:] + monitors[:turn]:
+                seen[monitor].append(self.clean(measure, ROWS[name]))
         return seen
 
 
@@ -152,9 +188,11 @@ def show(row, seen):
             max(r["steal"] for r in results)), flush=True)
 
 
-def ratio(seen):
+def ratios_of(seen):
+    """To the better QEMU; and of protected to unprotected."""
     medians = {name: statistics.median(r["rate"] for r in results) for name, results in seen.items()}
-    return medians["perdure"] / max(rate for name, rate in medians.items() if name.startswith("qemu"))
+    return (medians["perdure"] / max(rate for name, rate in medians.items() if name.startswith("qemu")),
+            medians["protected"] / medians["perdure"] if "protected" in medians else None)
 
 
 def main():
@@ -166,18 +204,20 @@ def main():
     parser.add_argument("--dir", default="/var/tmp", help="where the image lies")
     options = parser.parse_args()
     names = options.only.split(",") if options.only else list(ROWS)
-    ratios = {}
+    closing = {}
     with tempfile.TemporaryDirectory(prefix="bench-disk-", dir=options.dir) as folder:
         bench = Bench(os.path.abspath(options.build), folder, 1 if options.quick else 3)
         print("%-12s %-14s %9s %9s | %9s | %8s %8s %9s | %8s | %s" % ("work", "monitor", "1/s min", "1/s p50", "MB/s p50", "mean us", "p50 us",
                                                                      "p99 us", "flush us", "steal"))
         for name in names:
-            seen = bench.row(ROWS[name], 3 if options.quick else options.rounds)
+            seen = bench.row(name, 3 if options.quick else options.rounds)
             show(name, seen)
-            ratios[name] = ratio(seen)
-            print("%-12s %-14s %.2f of the better QEMU" % (name, "", ratios[name]), flush=True)
+            closing[name + "_vs_qemu"], closing["protected_" + name] = vs_qemu, protected = ratios_of(seen)
+            print("%-12s %-14s %.2f of the better QEMU%s" % (name, "", vs_qemu, "; protected %.2f of unprotected" % protected if protected else ""),
+                  flush=True)
         print("%d measurements thrown away for steal above %d ticks; load %s" % (bench.discarded, STEAL_MAX, open("/proc/loadavg").read().split()[0]))
-    print("bench disk: " + " ".join("%s_vs_qemu=%.2f" % (n, ratios[n]) for n in ("randwrite4k", "seqread1m") if n in ratios))
+    print("bench disk: " + " ".join("%s=%.2f" % (n, closing[n]) for n in ("randwrite4k_vs_qemu", "seqread1m_vs_qemu", "protected_randwrite4k")
+                                    if n in closing))
 
 
 if __name__ == "__main__":

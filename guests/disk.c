@@ -226,6 +226,8 @@ void guest_main(void)
     if (!guest_quiet())
         print("disk: running\n");
     run(ticks_of_us(option_number("warm", 0) * 1000));
+    if (!guest_quiet())
+        print("disk: counting\n");
     if (!status.errors)
         run(ticks_of_us(option_number("seconds", 5) * 1000000));
     if (status.errors)
