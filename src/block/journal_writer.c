@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "block/journal_writer.h"
 #include "base/fault.h"
-#include "base/task.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,15 +14,18 @@ struct JournalWriter {
     uint32_t count;
     uint64_t limit;
     Task *task;
-    /* the task's own */
-    bool unflushed; /* something is in place and perhaps not on the medium */
+    /* the task's own; for others while it is not busy */
+    bool images_failed; /* what comes goes into the journal, and no further */
+    bool unflushed;     /* something is in place and perhaps not on the medium */
     uint64_t unflushed_bytes;
+    int64_t flush_at;
     /* shared */
     struct task_mutex lock;
     struct task_cond changed;
     struct epoch_writes *first, **end; /* waiting */
-    bool busy, stopping;
-    uint64_t backlog; /* bytes, of those that wait and those that are under way */
+    bool busy, stopping, draining;
+    bool journal_failed; /* nothing is written any more */
+    uint64_t backlog;    /* bytes, of those that wait and those that are under way */
     uint64_t durable;
     Error *error;
 };
@@ -75,22 +77,44 @@ static bool put_in_place(JournalWriter *jw, const struct epoch_writes *w, Error 
 {
     if (!w->count)
         return true;
+    if (!jw->unflushed)
+        jw->flush_at = clock_now() + JOURNAL_WRITER_UNFLUSHED_NS;
     jw->unflushed = true;
     jw->unflushed_bytes += w->bytes;
     return epoch_writes_apply(w, jw->images, jw->count, false, errp) &&
            (jw->unflushed_bytes < JOURNAL_WRITER_UNFLUSHED || flush_images(jw, w->epoch, errp));
 }
 
-/* What is appended, from first to before end, becomes durable and then goes into its place. */
-static bool settle(JournalWriter *jw, const struct epoch_writes *first, const struct epoch_writes *end,
-                   Error **errp)
+/* Lock not held. The first one is kept. */
+static void tell_error(JournalWriter *jw, Error *err)
 {
-    if (!make_durable(jw, first, end, errp))
-        return false;
-    for (const struct epoch_writes *w = first; w != end; w = w->next)
-        if (!put_in_place(jw, w, errp))
-            return false;
-    return true;
+    task_lock(&jw->lock);
+    if (jw->error)
+        error_free(err);
+    else
+        jw->error = err;
+    task_broadcast(&jw->changed);
+    task_unlock(&jw->lock);
+}
+
+/* What is durable, from first to before end, goes into its place. */
+static void apply(JournalWriter *jw, const struct epoch_writes *first, const struct epoch_writes *end)
+{
+    Error *err = NULL;
+
+    for (const struct epoch_writes *w = first; w != end && !jw->images_failed; w = w->next)
+        jw->images_failed = !put_in_place(jw, w, &err);
+    if (err)
+        tell_error(jw, err);
+}
+
+/* The journal has no room for the next one. */
+static bool make_room(JournalWriter *jw, Error **errp)
+{
+    if (!jw->images_failed)
+        return flush_images(jw, EVERYTHING, errp);
+    error_setg(errp, "the journal is full, and what it holds cannot be put in place");
+    return false;
 }
 
 /* Appends from first on, as long as there is room; *ret_end is the first one that is not in the journal. */
@@ -106,27 +130,18 @@ static bool append(JournalWriter *jw, const struct epoch_writes *first, const st
     return !w || full;
 }
 
-static bool queue_is_empty(JournalWriter *jw)
-{
-    bool empty;
-
-    task_lock(&jw->lock);
-    empty = !jw->first;
-    task_unlock(&jw->lock);
-    return empty;
-}
-
 static bool write_batch(JournalWriter *jw, const struct epoch_writes *batch, Error **errp)
 {
     const struct epoch_writes *first = batch, *end;
 
     for (; first; first = end) {
-        if (!append(jw, first, &end, errp) || !settle(jw, first, end, errp))
+        if (!append(jw, first, &end, errp) || !make_durable(jw, first, end, errp))
             return false;
-        if (end && !flush_images(jw, EVERYTHING, errp)) /* the journal is full */
+        apply(jw, first, end);
+        if (end && !make_room(jw, errp))
             return false;
     }
-    return !queue_is_empty(jw) || flush_images(jw, EVERYTHING, errp);
+    return true;
 }
 
 static void free_all(struct epoch_writes *w)
@@ -139,29 +154,68 @@ static void free_all(struct epoch_writes *w)
     }
 }
 
+/* --- its turns; lock held, but not while it is busy --- */
+
+static void begin_work(JournalWriter *jw)
+{
+    jw->busy = true;
+    task_unlock(&jw->lock);
+}
+
+static void end_work(JournalWriter *jw)
+{
+    task_lock(&jw->lock);
+    jw->busy = false;
+    task_broadcast(&jw->changed);
+}
+
+static void write_all(JournalWriter *jw)
+{
+    struct epoch_writes *batch = jw->first;
+    Error *err = NULL;
+    bool ok;
+
+    jw->first = NULL;
+    jw->end = &jw->first;
+    begin_work(jw);
+    ok = write_batch(jw, batch, &err);
+    free_all(batch);
+    if (!ok)
+        tell_error(jw, err);
+    end_work(jw);
+    jw->journal_failed = !ok;
+}
+
+static void flush_all(JournalWriter *jw)
+{
+    Error *err = NULL;
+
+    begin_work(jw);
+    jw->images_failed = !flush_images(jw, EVERYTHING, &err);
+    if (err)
+        tell_error(jw, err);
+    end_work(jw);
+}
+
+static bool flush_is_due(JournalWriter *jw)
+{
+    return jw->unflushed && !jw->images_failed && (jw->draining || clock_now() >= jw->flush_at);
+}
+
 static void run(void *arg)
 {
     JournalWriter *jw = arg;
 
     task_lock(&jw->lock);
-    while (!jw->stopping && !jw->error) {
-        struct epoch_writes *batch = jw->first;
-        Error *err = NULL;
-
-        if (!batch) {
+    while (!jw->stopping && !jw->journal_failed) {
+        if (jw->first)
+            write_all(jw);
+        else if (flush_is_due(jw))
+            flush_all(jw);
+        else if (jw->unflushed && !jw->images_failed)
+            task_wait_until(&jw->changed, &jw->lock, jw->flush_at);
+        else
             task_wait(&jw->changed, &jw->lock);
-            continue;
-        }
-        jw->first = NULL;
-        jw->end = &jw->first;
-        jw->busy = true;
-        task_unlock(&jw->lock);
-        write_batch(jw, batch, &err);
-        free_all(batch);
-        task_lock(&jw->lock);
-        jw->busy = false;
-        jw->error = err;
-        task_broadcast(&jw->changed);
     }
     task_unlock(&jw->lock);
 }
@@ -252,13 +306,21 @@ bool journal_writer_put(JournalWriter *jw, struct epoch_writes *w, Error **errp)
     return ok;
 }
 
+static bool has_work(const JournalWriter *jw)
+{
+    return !jw->journal_failed && (jw->busy || jw->first || (jw->unflushed && !jw->images_failed));
+}
+
 bool journal_writer_drain(JournalWriter *jw, Error **errp)
 {
     bool ok;
 
     task_lock(&jw->lock);
-    while ((jw->first || jw->busy) && !jw->error)
+    jw->draining = true;
+    task_broadcast(&jw->changed);
+    while (has_work(jw))
         task_wait(&jw->changed, &jw->lock);
+    jw->draining = false;
     ok = check_error(jw, errp);
     task_unlock(&jw->lock);
     return ok;

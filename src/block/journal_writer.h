@@ -9,22 +9,25 @@
  *     journal_writer_drain(jw, &err);                  // taking over
  *     journal_writer_free(jw);
  *
- * put() returns at once while less than backlog_limit bytes are not durable, else it waits. Images are
- * flushed whenever the queue is empty, and at the latest after JOURNAL_WRITER_UNFLUSHED bytes, so that a
- * takeover has little left to do. An epoch without writes costs nothing: it is durable as soon as all before
+ * put() returns at once while less than backlog_limit bytes are not durable, else it waits. Images are flushed
+ * JOURNAL_WRITER_UNFLUSHED_NS after the first write that needs it, or after JOURNAL_WRITER_UNFLUSHED bytes: seldom, for
+ * each flush is one more beside the journal's; but so that a takeover has little left to do. An epoch without writes costs nothing: it is durable as soon as all before
  * it is.
  *
- * The first error is kept: from then on nothing more is written, put() and drain() fail with it. The epochs
- * that were durable still are, in the journal.
+ * The first error is kept: put() and drain() fail with it from then on. Where an image has failed, what was put
+ * before still goes into the journal, and stays there: those epochs are acknowledged. Where the journal has failed, or is
+ * full of what cannot be put in place, nothing more is written; what was durable still is.
  * Locks: one of its own, a leaf, not held while anything is read or written. put, drain and error by one
  * task, figures by any.
  */
 #ifndef BLOCK_JOURNAL_WRITER_H
 #define BLOCK_JOURNAL_WRITER_H
 
+#include "base/task.h"
 #include "block/journal.h"
 
-#define JOURNAL_WRITER_UNFLUSHED (16u << 20)
+#define JOURNAL_WRITER_UNFLUSHED    (16u << 20)
+#define JOURNAL_WRITER_UNFLUSHED_NS (100 * NS_PER_MS)
 
 typedef struct JournalWriter JournalWriter;
 
@@ -33,7 +36,7 @@ typedef struct JournalWriter JournalWriter;
 JournalWriter *journal_writer_new(Journal *j, Block *const *images, uint64_t backlog_limit, Error **errp);
 /* Takes w. */
 bool journal_writer_put(JournalWriter *jw, struct epoch_writes *w, Error **errp);
-/* Waits until all that was put is in place and on the medium. */
+/* Waits until all that was put is in place and on the medium; or, where that fails, in the journal. */
 bool journal_writer_drain(JournalWriter *jw, Error **errp);
 /* false: it has failed. Does not wait. */
 bool journal_writer_get_error(JournalWriter *jw, Error **errp);

@@ -312,6 +312,30 @@ static void test_images_are_flushed_meanwhile(void **state)
     block_close(&image->block);
 }
 
+static unsigned flushes_of(struct disk *d)
+{
+    unsigned n;
+
+    task_lock(&d->gate->lock);
+    n = d->flushes;
+    task_unlock(&d->gate->lock);
+    return n;
+}
+
+/* Nobody drains: it comes by itself. */
+static void test_images_are_flushed_after_a_while(void **state)
+{
+    struct standby s;
+
+    (void)state;
+    standby_open(&s, 1 << 20);
+    put(&s, 1, 512);
+    while (!flushes_of(s.disks[0]))
+        task_sleep_until(clock_now() + NS_PER_MS);
+    assert_in_place(&s, 1);
+    standby_close(&s);
+}
+
 static void test_errors_are_kept(void **state)
 {
     struct standby s;
@@ -349,6 +373,26 @@ static void test_errors_are_kept(void **state)
     s.disks[1]->fail_flush = EIO;
     put(&s, 1, 512);
     assert_error(&s, "disk b: cannot flush", EIO);
+    standby_close(&s);
+}
+
+/* Acknowledged, and waiting when an image fails: those epochs are in the journal, none of them in place, before drain() says so. */
+static void test_what_waits_when_an_image_fails(void **state)
+{
+    struct standby s;
+
+    (void)state;
+    standby_open(&s, 1 << 20);
+    set_shut(&s.gate, true);
+    put(&s, 1, 512);
+    wait_until_something_waits(&s.gate);
+    for (uint64_t i = 2; i <= 20; i++)
+        put(&s, i, 3000);
+    s.disks[0]->fail_write = EIO;
+    set_shut(&s.gate, false);
+    assert_error(&s, "disk a: cannot write", EIO);
+    assert_int_equal(journal_writer_durable_epoch(s.jw), 20);
+    assert_int_equal(s.disks[0]->writes, 1); /* the one that failed */
     standby_close(&s);
 }
 
@@ -440,7 +484,9 @@ int main(void)
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_epochs_without_writes),
         cmocka_unit_test(test_images_are_flushed_meanwhile),
+        cmocka_unit_test(test_images_are_flushed_after_a_while),
         cmocka_unit_test(test_errors_are_kept),
+        cmocka_unit_test(test_what_waits_when_an_image_fails),
         cmocka_unit_test(test_error_ends_a_wait),
         cmocka_unit_test(test_an_epoch_too_large),
         cmocka_unit_test(test_a_difference_is_found),
