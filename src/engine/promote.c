@@ -115,14 +115,18 @@ void backup_drop(struct backup *b, bool superseded, const char *why)
     Guest *g = e->guest;
     enum engine_state state;
     Error *err = NULL;
+    bool settled = true;
 
     session_mark_closing(b->s);
-    if (b->replicating && !replication_stop_all(false, &err))
+    if (b->replicating && !replication_stop_all(false, &err)) {
         engine_note_trouble(e, err);
+        settled = false;
+    }
     error_free(err);
     err = NULL;
     b->replicating = false;
-    if (superseded && b->standby)
+    /* What lacks acknowledged epochs keeps the record that names their journal. */
+    if (superseded && settled && b->standby)
         session_try_mark_disks(b->s, GUEST_DISKS_SUPERSEDED);
     if (g && e->guest_is_made) {
         e->owner.factory->destroy(e->owner.factory, g);

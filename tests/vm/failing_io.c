@@ -6,8 +6,8 @@
  *     FAILING_IO=/path/to/rules LD_PRELOAD=failing_io.so PERDURE_DISK_ENGINE=threads perdure run ...
  *
  * The file of rules has one page, which is mapped and read at each call: what is written into it counts at once.
- * Lines of "CALL SUFFIX ERRNO": CALL is read, write (also zeroes) or sync; the file's name ends in SUFFIX. The rest of the
- * page is zeroes. Only calls at offsets (pread, ...) and syncs are looked at: how disks, journals and records are
+ * Lines of "CALL SUFFIX ERRNO": CALL is read, write (also zeroes) or sync; the file's name ends in SUFFIX; ERRNO 0: the call
+ * hangs until the rules say something else. The rest of the page is zeroes. Only calls at offsets (pread, ...) and syncs are looked at: how disks, journals and records are
  * written.
  */
 #define _GNU_SOURCE
@@ -59,29 +59,33 @@ static bool name_of(int fd, char *buf, size_t size)
     return n >= 0;
 }
 
-/* 0, or what the call fails with. */
-static int verdict(const char *call, int fd)
+#define NO_RULE (-1)
+
+/* What the rules say of it now. */
+static int look(const char *call, int fd)
 {
     char text[PAGE + 1], path[PAGE], *line, *rest = text, rule_call[16], suffix[256];
     int error;
 
     if (!rules || !rules[0] || !name_of(fd, path, sizeof(path)))
-        return 0;
+        return NO_RULE;
     memcpy(text, (const char *)rules, PAGE);
     text[PAGE] = 0;
     while ((line = strsep(&rest, "\n")))
         if (sscanf(line, "%15s %255s %d", rule_call, suffix, &error) == 3 && strcmp(call, rule_call) == 0 &&
             ends_with(path, suffix))
             return error;
-    return 0;
+    return NO_RULE;
 }
 
 static bool fails(const char *call, int fd)
 {
-    int saved = errno, error = verdict(call, fd);
+    int saved = errno, error;
 
-    errno = error ? error : saved;
-    return error != 0;
+    while ((error = look(call, fd)) == 0)
+        usleep(1000);
+    errno = error == NO_RULE ? saved : error;
+    return error != NO_RULE;
 }
 
 /* The function of the C library that stands behind ours. */
