@@ -34,7 +34,7 @@ $(guest_elf): $(B)/guests/%.elf: $(B)/guests/%.o $(guest_lib_o) guests/lib/guest
 	$(Q)objcopy --strip-debug $@.debug $@
 
 # What counts is the same in Linux (guests/linux).
-$(B)/guests/count.elf $(B)/guests/log.elf: $(B)/guests/requests.o
+$(B)/guests/count.elf $(B)/guests/log.elf: $(B)/guests/requests.o $(B)/guests/request_server.o
 
 $(guest_bin): $(B)/guests/%.bin: $(B)/guests/%.elf guests/lib/bios.S
 	@echo "  BIOS  $@"
@@ -55,4 +55,4 @@ $(linux_count): guests/linux/count.c guests/requests.c guests/requests.h guests/
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(WARN) -Iguests -static $(filter %.c,$^) -o $@
 
 .PHONY: guests
--include $(guest_names:%=$(B)/guests/%.d) $(B)/guests/requests.d $(guest_lib_o:.o=.d)
+-include $(guest_names:%=$(B)/guests/%.d) $(B)/guests/requests.d $(B)/guests/request_server.d $(guest_lib_o:.o=.d)

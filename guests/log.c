@@ -15,6 +15,7 @@
 #include "lib/status.h"
 #include "lib/string.h"
 #include "lib/virtio_blk.h"
+#include "request_server.h"
 #include "requests.h"
 
 const char guest_name[] = "log";
@@ -130,12 +131,6 @@ static bool persist(const struct guest_message *m)
     return true;
 }
 
-static void torn(uint64_t address, uint64_t have, uint64_t want)
-{
-    guest_fail(GUEST_ERROR_TORN, address, have, want);
-    print("TORN address=%x have=%x want=%x\n", address, have, want);
-}
-
 static bool answer(struct guest_message *m)
 {
     uint64_t before = status.count.counter;
@@ -161,34 +156,16 @@ static bool open_disks(void)
     return disk_count > 0 && capacity > 1;
 }
 
-static void second_main(void)
-{
-    for (;;) {
-        status.heartbeat[1]++;
-        cpu_relax();
-    }
-}
-
 void guest_main(void)
 {
-    status.count.start = option_number("start", 16 << 20) & ~(uint64_t)(GUEST_PAGE - 1);
-    status.count.pages = option_number("pages", 1024);
-    status.count.dirty = option_number("dirty", 2);
     retrying = option_number("retry", 0);
-    requests_start(&status.count, torn);
-    if (option_number("cpus", 1) > 1)
-        status.cpus = cpu_start_second(second_main) ? 2 : 1;
+    request_server_start();
     if (!open_disks() || !service_start(answer, -1, false)) {
         guest_fail(GUEST_ERROR_SETUP, 0, 0, 0);
         print("log: give it a virtio-net, ip= and one or two virtio-blk disks\n");
         return;
     }
-    status.state = GUEST_STATE_RUNNING;
     if (!guest_quiet())
         print("log: running on %u disks\n", (uint64_t)disk_count);
-    while (status.errors == 0) {
-        service_poll();
-        status.heartbeat[0]++;
-        cpu_relax();
-    }
+    request_server_run();
 }
