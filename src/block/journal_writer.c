@@ -14,7 +14,7 @@ struct JournalWriter {
     uint32_t count;
     uint64_t limit;
     Task *task;
-    /* the task's own; for others while it is not busy */
+    /* the task's own */
     bool images_failed; /* what comes goes into the journal, and no further */
     bool unflushed;     /* something is in place and perhaps not on the medium */
     uint64_t unflushed_bytes;
@@ -24,6 +24,7 @@ struct JournalWriter {
     struct task_cond changed;
     struct epoch_writes *first, **end; /* waiting */
     bool busy, stopping, draining;
+    bool unsettled; /* what is in place has to be flushed, and can be */
     bool journal_failed; /* nothing is written any more */
     uint64_t backlog;    /* bytes, of those that wait and those that are under way */
     uint64_t durable;
@@ -166,6 +167,7 @@ static void end_work(JournalWriter *jw)
 {
     task_lock(&jw->lock);
     jw->busy = false;
+    jw->unsettled = jw->unflushed && !jw->images_failed;
     task_broadcast(&jw->changed);
 }
 
@@ -199,7 +201,7 @@ static void flush_all(JournalWriter *jw)
 
 static bool flush_is_due(JournalWriter *jw)
 {
-    return jw->unflushed && !jw->images_failed && (jw->draining || clock_now() >= jw->flush_at);
+    return jw->unsettled && (jw->draining || clock_now() >= jw->flush_at);
 }
 
 static void run(void *arg)
@@ -212,7 +214,7 @@ static void run(void *arg)
             write_all(jw);
         else if (flush_is_due(jw))
             flush_all(jw);
-        else if (jw->unflushed && !jw->images_failed)
+        else if (jw->unsettled)
             task_wait_until(&jw->changed, &jw->lock, jw->flush_at);
         else
             task_wait(&jw->changed, &jw->lock);
@@ -308,7 +310,7 @@ bool journal_writer_put(JournalWriter *jw, struct epoch_writes *w, Error **errp)
 
 static bool has_work(const JournalWriter *jw)
 {
-    return !jw->journal_failed && (jw->busy || jw->first || (jw->unflushed && !jw->images_failed));
+    return !jw->journal_failed && (jw->busy || jw->first || jw->unsettled);
 }
 
 bool journal_writer_drain(JournalWriter *jw, Error **errp)
