@@ -193,15 +193,27 @@ static bool try_config(struct greeting *gr, Error **errp)
     return g;
 }
 
+/* engine_quit() may end ch from now on; NULL: not any more. */
+static void set_checking(Engine *e, Channel *ch)
+{
+    task_lock(&e->lock);
+    e->checking = ch;
+    if (ch && e->wish.quit)
+        channel_shutdown(ch);
+    task_unlock(&e->lock);
+}
+
 static void check(struct greeting *gr)
 {
     Error *err = NULL;
 
     if (!may_begin(gr))
         return;
+    set_checking(gr->e, gr->ch);
     channel_set_deadline(gr->ch, clock_now() + CHECK_LIMIT);
     if (wire_send(gr->out, WIRE_HELLO_OK, 0, &err) && try_config(gr, &err))
         wire_send(gr->out, WIRE_CONFIG_OK, 0, NULL);
+    set_checking(gr->e, NULL);
     if (err)
         refuse(gr, error_get_pretty(err));
     error_free(err);

@@ -55,6 +55,8 @@ void engine_quit(Engine *e)
     e->wish.quit = true;
     s = e->session;
     e->taking_down = s != NULL;
+    if (e->checking)
+        channel_shutdown(e->checking);
     task_broadcast(&e->changed);
     task_unlock(&e->lock);
     if (!s)

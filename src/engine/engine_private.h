@@ -71,6 +71,7 @@ struct Engine {
     bool session_ended;
     uint64_t session_number; /* counts them: a request waits for the end of the one that it saw */
     bool taking_down;        /* engine_quit() has its hand on session */
+    Channel *checking;       /* of a `protect --check` that is being answered: the end does not wait for it */
     Task *session_task, *accept_task;
 };
 

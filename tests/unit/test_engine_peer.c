@@ -199,6 +199,24 @@ static void start(struct world *w)
     expect_record(w, WIRE_STARTED);
 }
 
+/* `protect --check` from a host that dies before it says what is to be checked: the end does not wait for it. */
+static void test_end_during_check(void **state)
+{
+    struct world w;
+    int64_t begin;
+
+    (void)state;
+    open_world(&w, false);
+    engine_listen(w.e, NULL, NULL);
+    w.main = connect_to(&w, WIRE_KIND_CHECK, &w.in, &w.out);
+    expect_record(&w, WIRE_HELLO_OK);
+    begin = clock_now();
+    engine_free(w.e);
+    w.e = NULL;
+    assert_true(clock_now() < begin + PATIENCE);
+    close_world(&w);
+}
+
 /* One page and the constant device, as epoch; page_head spoils the page, end_tweak the end. */
 static void send_epoch(struct world *w, uint64_t page_head, uint64_t epoch,
                        void (*tweak)(struct wire_end *end))
@@ -636,6 +654,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_epochs),
+        cmocka_unit_test(test_end_during_check),
         cmocka_unit_test(test_out_of_turn),
         cmocka_unit_test(test_nothing_before_config),
         cmocka_unit_test(test_nonsense_is_a_lost_link),
