@@ -340,12 +340,23 @@ static void verify_chunk(ReplicationGroup *g, uint32_t disk, uint64_t offset)
     task_unlock(&g->lock);
 }
 
+static uint64_t chunk_count(const ReplicationGroup *g)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < g->count; i++)
+        n += (g->images[i]->size + CHUNK - 1) / CHUNK;
+    return n;
+}
+
 void replication_group_verify(ReplicationGroup *g, uint64_t bytes)
 {
-    uint64_t n = bytes < REPLICATION_VERIFY_MAX ? bytes : REPLICATION_VERIFY_MAX;
-    uint64_t offset;
+    uint64_t limit = bytes < REPLICATION_VERIFY_MAX ? bytes : REPLICATION_VERIFY_MAX;
+    uint64_t all = chunk_count(g), n = (limit + CHUNK - 1) / CHUNK, offset;
     uint32_t disk;
 
-    for (uint64_t done = 0; done < n && next_to_verify(g, &disk, &offset); done += CHUNK)
+    if (n > all) /* small disks: nothing is compared twice */
+        n = all;
+    while (n-- && next_to_verify(g, &disk, &offset))
         verify_chunk(g, disk, offset);
 }

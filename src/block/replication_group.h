@@ -93,8 +93,8 @@ bool replication_group_remove_journal(ReplicationGroup *group, Error **errp);
 
 #define REPLICATION_VERIFY_MAX (64u << 20)
 /* Primary, any thread, waits for the disks: compare about so many bytes of them (at most
- * REPLICATION_VERIFY_MAX) in the epoch that runs, round and round. Nothing happens before the sync is over.
- */
+ * REPLICATION_VERIFY_MAX, none twice) in the epoch that runs, round and round. Nothing happens before the
+ * sync is over. */
 void replication_group_verify(ReplicationGroup *group, uint64_t bytes);
 
 struct replication_group_figures {
