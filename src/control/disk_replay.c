@@ -50,21 +50,27 @@ static bool replay(Journal *j, Block *image, const char *path, Error **errp)
     return true;
 }
 
+bool disk_replay_from(Block *image, Block *file, const char *name, Error **errp)
+{
+    Journal *j = journal_open(file, errp);
+    bool ok = j && replay(j, image, name, errp);
+
+    if (!j)
+        error_prepend(errp, "disk %s: its record says that a journal completes it: ", image->id);
+    journal_close(j);
+    return ok;
+}
+
 bool disk_replay(Block *image, const char *journal, Error **errp)
 {
     Block *file;
-    Journal *j;
-    bool ok = false;
 
     if (!journal[0])
         return true;
     file =
         block_raw_open(&(struct block_raw_options){.id = "journal", .path = journal, .readonly = true}, errp);
-    j = file ? journal_open(file, errp) : NULL;
-    if (j)
-        ok = replay(j, image, journal, errp);
-    else
-        error_prepend(errp, "disk %s: its record says that a journal completes it: ", image->id);
-    journal_close(j);
-    return ok;
+    if (file)
+        return disk_replay_from(image, file, journal, errp);
+    error_prepend(errp, "disk %s: its record says that a journal completes it: ", image->id);
+    return false;
 }

@@ -11,5 +11,7 @@
  * it; empty: all of it is in place. The journal stays: it may serve the machine's other disks. On the medium when it
  * returns. */
 bool disk_replay(Block *image, const char *journal, Error **errp);
+/* The same with the journal open: takes file, name is for messages. */
+bool disk_replay_from(Block *image, Block *file, const char *name, Error **errp);
 
 #endif
