@@ -185,7 +185,7 @@ bool disk_sync_ask(ReplicationGroup *g, VMStream *f, Error **errp)
         return false;
     }
     wait_for_loose(g);
-    if (!advance(g)) {
+    if (!advance(g) || (s->disk == g->count - 1 && fault_point("disks.sync_ends_early"))) {
         s->over = true;
         return false;
     }

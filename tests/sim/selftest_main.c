@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The simulator's own test: does its world behave as a world would? Each test runs in a process of its own.
  */
+#include "sim_disk.h"
 #include "sim_link.h"
 #include "sim_runtime.h"
 
@@ -216,6 +217,113 @@ static void test_locks(void)
     task_cond_destroy(&p.cond);
 }
 
+/* --- disks --- */
+
+#define DISK_SECTORS 64u
+
+static struct sim_medium *medium;
+static unsigned told;
+
+static void write_value(Block *disk, uint64_t sector, uint8_t value)
+{
+    uint8_t buf[SIM_SECTOR];
+
+    memset(buf, value, sizeof(buf));
+    CHECK(block_write(disk, sector * SIM_SECTOR, buf, sizeof(buf), NULL));
+}
+
+static unsigned count_of(const uint8_t *content, uint8_t value)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < DISK_SECTORS; i++)
+        n += content[i * SIM_SECTOR] == value;
+    return n;
+}
+
+static void write_all(Block *disk, uint8_t value)
+{
+    for (unsigned i = 0; i < DISK_SECTORS; i++)
+        write_value(disk, i, value);
+}
+
+/* One node writes; what it flushed is there after a power cut, of the rest some, sector by sector. */
+static void write_for_ever(void *arg)
+{
+    Block *disk = sim_disk_open("root", medium);
+
+    (void)arg;
+    write_all(disk, 1);
+    CHECK(block_flush(disk, NULL));
+    write_all(disk, 2);
+    told++;
+    for (;;)
+        write_all(disk, 3);
+}
+
+static void test_power_cut(void)
+{
+    struct sim_rng rng = sim_rng_make(1, 1);
+    unsigned twos;
+
+    a = sim_host_new("A", 0);
+    medium = medium_new(DISK_SECTORS * SIM_SECTOR);
+    sim_spawn(a, "writer", write_for_ever, NULL);
+    while (!told)
+        sim_sleep(NS_PER_MS);
+    twos = count_of(medium->view, 2);
+    CHECK(count_of(medium->durable, 1) == DISK_SECTORS && !count_of(medium->view, 1));
+    sim_host_kill(a);
+    medium_power_cut(medium, &rng);
+    sim_trace("of %u unflushed %u are left, %u are as before", twos, count_of(medium->view, 2),
+              count_of(medium->view, 1));
+    CHECK(medium_is_durable(medium) && count_of(medium->view, 1) && count_of(medium->view, 2));
+    CHECK(!medium->open);
+}
+
+static void test_process_death_keeps_writes(void)
+{
+    struct sim_rng rng = sim_rng_make(1, 1);
+
+    a = sim_host_new("A", 0);
+    medium = medium_new(DISK_SECTORS * SIM_SECTOR);
+    sim_spawn(a, "writer", write_for_ever, NULL);
+    while (!told)
+        sim_sleep(NS_PER_MS);
+    sim_host_kill(a);
+    medium_process_death(medium, &rng);
+    CHECK(!count_of(medium->view, 1) && count_of(medium->durable, 1) == DISK_SECTORS);
+    medium_flush(medium, medium_mark(medium));
+    CHECK(medium_is_durable(medium));
+}
+
+static void on_request(struct block_request *r)
+{
+    told += r->error == 0;
+}
+
+/* Requests in flight complete in any order; a flush covers what had completed before it was submitted. */
+static void test_flush(void)
+{
+    struct block_request flush = {.op = BLOCK_FLUSH, .done = on_request};
+    struct block_request zero = {.op = BLOCK_ZERO, .size = 2 * SIM_SECTOR, .done = on_request};
+    Block *disk;
+
+    medium = medium_new(DISK_SECTORS * SIM_SECTOR);
+    disk = sim_disk_open("root", medium);
+    write_value(disk, 0, 7);
+    write_value(disk, 1, 7);
+    block_submit(disk, &flush);
+    block_submit(disk, &zero);
+    block_drain(disk);
+    CHECK(told == 2 && count_of(medium->durable, 7) == 2 && count_of(medium->view, 7) == 0);
+    CHECK(block_flush(disk, NULL) && count_of(medium->durable, 7) == 0);
+    medium->fail_in[BLOCK_WRITE] = 2;
+    write_value(disk, 5, 9);
+    CHECK(!block_write(disk, 0, medium->view + 5 * SIM_SECTOR, SIM_SECTOR, NULL) && sim_disk_has_failed());
+    block_close(disk);
+}
+
 static const struct test {
     const char *name;
     void (*fn)(void);
@@ -228,6 +336,9 @@ static const struct test {
     {"cut for ever", test_cut_for_ever},
     {"reset", test_reset},
     {"locks and clock", test_locks},
+    {"power cut", test_power_cut},
+    {"a killed process and its disk", test_process_death_keeps_writes},
+    {"flush and order", test_flush},
 };
 
 static void run_main(void *arg)
@@ -255,6 +366,7 @@ static uint64_t run(const struct test *t, uint64_t seed)
         sim_set_title(t->name);
         sim_runtime_init(seed);
         sim_link_init(seed);
+        sim_disk_init(seed);
         sim_spawn(sim_host_new("world", 3), "test", run_main, (void *)t);
         sim_run();
         hash = sim_trace_hash() ^ sim_switches();

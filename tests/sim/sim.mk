@@ -2,7 +2,8 @@
 # The simulator: the real engine on simulated hosts, links, clocks and guests (docs/simulator.md).
 
 sim_src := $(filter-out tests/sim/sim_main.c tests/sim/selftest_main.c,$(wildcard tests/sim/*.c))
-sim_obj := $(sim_src:%.c=$(B)/%.o)
+# and what the program decides about disks, which needs no machine
+sim_obj := $(sim_src:%.c=$(B)/%.o) $(B)/src/machine/disk_mark.o
 
 $(B)/tests/sim/sim $(B)/tests/sim/selftest: $(B)/tests/sim/%: $(B)/tests/sim/%_main.o $(sim_obj) $(lib_obj)
 	@echo "  LD    $@"

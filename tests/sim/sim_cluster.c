@@ -32,8 +32,10 @@ static bool will_take_over(const struct sim_node *n, const struct sim_node *from
         return false;
     if (cluster.manual && sim_node_state(n) != ENGINE_PROMOTING)
         return user_would_vouch(n, from) && sim_now() >= cluster.loosely;
-    if (sim_node_state(n) == ENGINE_ASKING || sim_node_state(n) == ENGINE_PROMOTING)
+    if (sim_node_state(n) == ENGINE_ASKING)
         return true;
+    if (sim_node_state(n) == ENGINE_PROMOTING) /* in a swap the arbiter may yet be out of reach */
+        return cluster.manual || won_by(n, ARBITER_BACKUP);
     if (sim_node_state(n) != ENGINE_STANDBY || sim_now() < cluster.loosely)
         return false;
     return !sim_node_runs(from) ||

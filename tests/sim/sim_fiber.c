@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#undef _FORTIFY_SOURCE /* its longjmp goes nowhere but up the same stack */
 #include "sim_fiber.h"
 
+#include <setjmp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -33,8 +36,14 @@
 #define GUARD_SIZE 4096
 #define POOL_MAX   64
 
+struct context {
+    ucontext_t begin;
+    jmp_buf here; /* once it has begun: going on costs no system call, as swapcontext() does */
+    bool begun;
+};
+
 struct Fiber {
-    ucontext_t context;
+    struct context context;
     char *stack; /* with the guard page below */
     void (*fn)(void *arg);
     void *arg;
@@ -42,7 +51,7 @@ struct Fiber {
     void *tsan;
 };
 
-static ucontext_t scheduler;
+static struct context scheduler = {.begun = true};
 static Fiber *starting;
 static char *pool[POOL_MAX];
 static int pool_count;
@@ -110,10 +119,10 @@ Fiber *fiber_new(void (*fn)(void *arg), void *arg)
     f->stack = stack_new();
     f->fn = fn;
     f->arg = arg;
-    getcontext(&f->context);
-    f->context.uc_stack.ss_sp = f->stack + GUARD_SIZE;
-    f->context.uc_stack.ss_size = STACK_SIZE;
-    makecontext(&f->context, trampoline, 0);
+    getcontext(&f->context.begin);
+    f->context.begin.uc_stack.ss_sp = f->stack + GUARD_SIZE;
+    f->context.begin.uc_stack.ss_size = STACK_SIZE;
+    makecontext(&f->context.begin, trampoline, 0);
 #ifdef FIBER_TSAN
     f->tsan = __tsan_create_fiber(0);
 #endif
@@ -131,6 +140,24 @@ void fiber_free(Fiber *f)
     free(f);
 }
 
+#if defined(FIBER_ASAN) || defined(FIBER_TSAN)
+/* They have a longjmp of their own, for one stack. */
+static void switch_context(struct context *from, struct context *to)
+{
+    swapcontext(&from->begin, &to->begin);
+}
+#else
+static void switch_context(struct context *from, struct context *to)
+{
+    if (_setjmp(from->here))
+        return;
+    if (to->begun)
+        _longjmp(to->here, 1);
+    to->begun = true;
+    setcontext(&to->begin);
+}
+#endif
+
 void fiber_enter(Fiber *f)
 {
     starting = f;
@@ -141,7 +168,7 @@ void fiber_enter(Fiber *f)
     scheduler_tsan = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(f->tsan, 0);
 #endif
-    swapcontext(&scheduler, &f->context);
+    switch_context(&scheduler, &f->context);
 #ifdef FIBER_ASAN
     __sanitizer_finish_switch_fiber(scheduler_fake, NULL, NULL);
 #endif
@@ -157,6 +184,6 @@ void fiber_leave(Fiber *f, int last)
 #ifdef FIBER_TSAN
     __tsan_switch_to_fiber(scheduler_tsan, 0);
 #endif
-    swapcontext(&f->context, &scheduler);
+    switch_context(&f->context, &scheduler);
     entered(f);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "sim_guest.h"
+#include "sim_content.h"
 #include "sim_guest_ram.h"
 #include "sim_history.h"
 
@@ -20,6 +21,7 @@ struct SimGuest {
     struct guest_ram ram;
     NetPort *net;
     ConsoleGate *console;
+    struct guest_disks *disks;
     struct observer observer;
     struct task_mutex lock;
     struct task_cond cond;
@@ -51,7 +53,9 @@ static const VMStateField cpu_fields[] = {
     VMSTATE_U64(struct sim_cpu, console, 1),
     VMSTATE_U64_ARRAY(struct sim_cpu, applied, WORLD_CLIENTS, 1),
     VMSTATE_U64_ARRAY(struct sim_cpu, chain, WORLD_CLIENTS, 1),
+    VMSTATE_U64_ARRAY(struct sim_cpu, owed, WORLD_CLIENTS, 1),
     VMSTATE_U64(struct sim_cpu, resets, 1),
+    VMSTATE_STRUCT(struct sim_cpu, disk, &sim_disk_vmstate, 1),
     VMSTATE_U32(struct sim_cpu, request, 1),
     VMSTATE_U32(struct sim_cpu, lineage, 1),
     VMSTATE_U32(struct sim_cpu, waiting, 1),
@@ -104,11 +108,25 @@ static void serve(SimGuest *g, const struct sim_frame *f)
         c->chain[f->client] = world_chain(c->chain[f->client], f->client, f->request);
         c->applied[f->client]++;
         guest_ram_note(&g->ram, f->client, c->chain[f->client]);
+        guest_disks_note(&c->disk, f->client);
     }
     if (f->request == c->applied[f->client])
-        make_frame(g, FRAME_ANSWER, f->client, f->request);
+        c->owed[f->client] = 1;
     else if (f->request > c->applied[f->client])
         make_frame(g, FRAME_GAP, f->client, c->applied[f->client] + 1);
+}
+
+/* What a client hears is safe. */
+static bool answer(SimGuest *g)
+{
+    for (uint32_t i = 0; i < WORLD_CLIENTS; i++) {
+        if (!g->cpu.owed[i] || !guest_disks_safe(&g->cpu.disk, i))
+            continue;
+        g->cpu.owed[i] = 0;
+        make_frame(g, FRAME_ANSWER, i, g->cpu.applied[i]);
+        return true;
+    }
+    return false;
 }
 
 static void speak(SimGuest *g)
@@ -128,10 +146,13 @@ static void step(SimGuest *g)
 
     g->cpu.step++;
     guest_ram_step(&g->ram, &rng, g->cpu.step);
+    guest_disks_step(g->disks, &g->cpu.disk, &rng, g->cpu.lineage, g->cpu.applied, g->cpu.chain);
     if (g->cpu.waiting) {
         g->cpu.tx.lineage = g->cpu.lineage;
         g->cpu.tx.step = g->cpu.step;
         send_frame(g);
+    } else if (answer(g)) {
+        ; /* one frame a step */
     } else if (net_receive(g->net, &f, sizeof(f)) == sizeof(f)) {
         serve(g, &f);
     } else if (sim_rng_one_in(&rng, 20)) {
@@ -209,6 +230,12 @@ static bool fails(SimGuest *g, const char *what, Error **errp)
     return true;
 }
 
+static void note_pause(SimGuest *g)
+{
+    history_paused(g->cpu.lineage, g->cpu.step, digest(g));
+    guest_disks_paused(g->disks, &g->cpu.disk, g->cpu.lineage, g->cpu.step);
+}
+
 static bool guest_pause(Guest *gg, Error **errp)
 {
     SimGuest *g = of(gg);
@@ -223,7 +250,7 @@ static bool guest_pause(Guest *gg, Error **errp)
     while (!g->standing)
         task_wait(&g->cond, &g->lock);
     if (g->powered)
-        history_paused(g->cpu.lineage, g->cpu.step, digest(g));
+        note_pause(g);
     task_unlock(&g->lock);
     return true;
 }
@@ -291,7 +318,12 @@ static bool guest_reset(Guest *gg, Error **errp)
     if (g->cpu.request == GUEST_REQUEST_POWEROFF || g->cpu.request == GUEST_REQUEST_PANIC)
         sim_fail("a guest that was switched off is started again");
     reset(g);
-    history_paused(g->cpu.lineage, g->cpu.step, digest(g));
+    if (g->powered) {
+        note_pause(g);
+    } else {
+        history_paused(g->cpu.lineage, g->cpu.step, digest(g));
+        content_moved(g->cpu.lineage, g->cpu.step - 1, g->cpu.step);
+    }
     return true;
 }
 
@@ -307,11 +339,13 @@ static bool guest_save_config(Guest *gg, VMStream *f, Error **errp)
 static bool guest_take_over(Guest *gg, Error **errp)
 {
     SimGuest *g = of(gg);
+    uint32_t from = g->cpu.lineage;
 
     (void)errp; /* it does not fail: nobody would be left to run the guest */
     if (g->powered)
         sim_fail("a running guest takes over");
-    g->cpu.lineage = history_take_over(g->cpu.lineage, g->cpu.step, digest(g));
+    g->cpu.lineage = history_take_over(from, g->cpu.step, digest(g));
+    guest_disks_take_over(g->disks, &g->cpu.disk, from, g->cpu.step, g->cpu.lineage);
     sim_trace("takeover at step %llu: lineage %u", (unsigned long long)g->cpu.step, g->cpu.lineage);
     g->powered = true;
     g->pausing = g->standing = true; /* until the resume that starts it */
@@ -333,9 +367,15 @@ static bool guest_clear(Guest *gg, Error **errp)
 
     if (!g->standing && sim_guest_runs(g))
         sim_fail("a running guest is cleared");
+    guest_disks_drop(g->disks);
     g->cpu = (struct sim_cpu){.lineage = 0};
     g->powered = g->pausing = g->standing = false;
     return guest_ram_clear(&g->ram, errp);
+}
+
+static bool guest_mark_disks(Guest *gg, const struct guest_disk_mark *mark, Error **errp)
+{
+    return guest_disks_mark(of(gg)->disks, mark, of(gg)->cpu.lineage, errp);
 }
 
 static const struct guest_ops ops = {
@@ -347,6 +387,7 @@ static const struct guest_ops ops = {
     .changed_pages = guest_changed_pages,
     .request = guest_request,
     .reset = guest_reset,
+    .mark_disks = guest_mark_disks,
     .save_config = guest_save_config,
     .take_over = guest_take_over,
     .announce = guest_announce,
@@ -364,6 +405,7 @@ void sim_guest_init(uint64_t seed)
     observer_register();
     net_output_buffer_register();
     console_gate_register();
+    guest_disks_init();
 }
 
 static uint64_t step_of(void *opaque)
@@ -384,8 +426,9 @@ SimGuest *sim_guest_new(Error **errp)
     observer_begin(&g->observer, g->host, step_of, g);
     g->net = net_output_buffer_new(world_port_new(g->host), 64 * 1024, errp);
     g->console = g->net ? console_gate_new("console", world_console, g->host, 16 * 1024, errp) : NULL;
+    g->disks = guest_disks_new(errp);
     observer_end(&g->observer);
-    if (!g->console || !guest_ram_new(&g->ram, SIM_GUEST_PAGES, errp) ||
+    if (!g->console || !g->disks || !guest_ram_new(&g->ram, SIM_GUEST_PAGES, errp) ||
         !perdure_vmstate_register(&cpu_vmstate, -1, &g->cpu, errp) ||
         !(g->task = task_start("guest", guest_main, g, errp)))
         sim_fail("the guest cannot be made");
@@ -405,6 +448,7 @@ void sim_guest_free(SimGuest *g)
     perdure_vmstate_unregister(&cpu_vmstate, &g->cpu);
     console_gate_free(g->console);
     net_close(g->net);
+    guest_disks_free(g->disks);
     observer_remove(&g->observer);
     guest_ram_free(&g->ram);
     task_cond_destroy(&g->cond);
@@ -422,6 +466,7 @@ void sim_guest_power_on(SimGuest *g)
     task_lock(&g->lock);
     g->cpu.lineage = 1;
     g->cpu.rng = 1;
+    guest_disks_boot(g->disks, g->cpu.lineage);
     g->powered = true;
     task_broadcast(&g->cond);
     task_unlock(&g->lock);

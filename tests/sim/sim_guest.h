@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A guest without a processor: a fiber that writes pages, answers requests, talks to its console and
- * sometimes asks to be reset or switched off. Every step follows from its state and its input alone. RAM,
- * staging, output buffer, console gate and the registries under it are the product's own.
+ * A guest without a processor: a fiber that writes pages and disks (sim_guest_disk.h), answers requests, talks to
+ * its console and sometimes asks to be reset or switched off. Every step follows from its state and its input
+ * alone. RAM, staging, output buffer, console gate, replicated disks and the registries under it are the
+ * product's own.
  */
 #ifndef SIM_GUEST_H
 #define SIM_GUEST_H
@@ -10,6 +11,7 @@
 #include "guest/guest.h"
 #include "net/console_gate.h"
 #include "net/net.h"
+#include "sim_guest_disk.h"
 #include "sim_observer.h"
 #include "sim_world.h"
 
@@ -20,7 +22,9 @@ struct sim_cpu {
     uint64_t step, rng;
     uint64_t frames, console; /* numbers of the last output */
     uint64_t applied[WORLD_CLIENTS], chain[WORLD_CLIENTS];
+    uint64_t owed[WORLD_CLIENTS]; /* an answer, when the request is safe on the disk */
     uint64_t resets;
+    struct sim_disk_state disk;
     uint32_t request; /* enum guest_request */
     uint32_t lineage;
     uint32_t waiting; /* bytes of tx that the port had no room for yet: all or none */

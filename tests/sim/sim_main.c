@@ -30,9 +30,13 @@
 
 #define SECONDS_PER_SEED 120 /* of real time, before a run counts as hung */
 
-/* The bugs that the checkers must find: fault points in the engine. */
-static const char *const plants[] = {"engine.release_before_ack", "engine.apply_half_epoch",
-                                     "engine.go_on_without_asking"};
+/* The bugs that the checkers must find: fault points in the engine and under it. */
+static const char *const plants[] = {
+    "engine.release_before_ack",   "engine.apply_half_epoch",
+    "engine.go_on_without_asking", "journal.no_drain", /* a takeover runs before the journal is in place */
+    "disks.sync_overtakes_write",                      /* an old chunk over a newer write */
+    "disks.sync_ends_early",                           /* a takeover runs on half a disk */
+};
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 
 struct result {
@@ -58,6 +62,7 @@ static struct result simulate(uint64_t seed)
     log_set_sink(log_to_trace);
     sim_link_init(seed);
     sim_arbiter_init(seed);
+    sim_store_init(seed);
     sim_guest_init(seed);
     sim_node_init(seed);
     observer_init(sim_node_sent_pages);

@@ -29,6 +29,7 @@ static void switch_host(SimHost *from, SimHost *to)
 
 void sim_node_init(uint64_t seed)
 {
+    static const uint32_t verify_every[] = {0, 0, 1, 5, 10, 30};
     struct sim_rng rng = sim_rng_make(seed, 8);
 
     sim_on_host_switch(switch_host);
@@ -36,7 +37,7 @@ void sim_node_init(uint64_t seed)
     params.interval_ns = sim_rng_range(&rng, 2, 60) * NS_PER_MS;
     params.min_epoch_ns = sim_rng_range(&rng, 1, 4) * NS_PER_MS / 2;
     params.timeout_ns = sim_rng_range(&rng, 2, 10) * 100 * NS_PER_MS;
-    params.verify_every = (uint32_t)sim_rng_below(&rng, 4);
+    params.verify_every = verify_every[sim_rng_below(&rng, 6)];
     params.delta = !sim_rng_one_in(&rng, 3);
     manual = sim_rng_one_in(&rng, 4);
     snprintf(params.arbiter, sizeof(params.arbiter), manual ? "manual" : "sim");
@@ -200,6 +201,7 @@ void sim_node_crash(struct sim_node *n, enum sim_death how)
         return;
     crashes++;
     sim_trace("%s dies (%s)", sim_host_name(n->host), ways[how]);
+    sim_store_crash(n->machine, how);
     sim_link_host_died(n->host, how);
     sim_host_kill(n->host);
 }

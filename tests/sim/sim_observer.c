@@ -21,6 +21,10 @@ static void setup(CheckpointDevice *dev)
 {
     struct observer *o = dev->opaque;
 
+    if (strncmp(dev->id, "observer-", 9)) {
+        checkpoint_device_setup_done(dev, CHECKPOINT_DEVICE_NO_MATCH, NULL);
+        return;
+    }
     if (dev == &o->devices[1]) { /* all others are ready */
         o->ready = true;
         o->acked_epoch = o->acked_step = o->last_epoch = 0;
@@ -70,7 +74,7 @@ static bool commit(CheckpointDevice *dev, uint64_t epoch, Error **errp)
 
 static const CheckpointDeviceOps observer_ops = {
     .name = "observer",
-    .kind = CHECKPOINT_DEVICE_DISK, /* nobody else's yet */
+    .kind = CHECKPOINT_DEVICE_DISK, /* beside the disks' own */
     .setup = setup,
     .teardown = teardown,
     .postsuspend = postsuspend,

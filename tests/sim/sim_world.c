@@ -212,6 +212,11 @@ void world_stop(void)
     stopped = true;
 }
 
+uint64_t world_answered(uint32_t client)
+{
+    return clients[client].answered;
+}
+
 uint64_t world_progress(void)
 {
     uint64_t least = clients[0].answered;

@@ -49,6 +49,8 @@ void world_console(void *host, const void *buf, size_t n);
 void world_start(SimHost *h, uint64_t seed);
 /* Clients send nothing new any more. */
 void world_stop(void);
+/* The client's last request that it has an answer to. */
+uint64_t world_answered(uint32_t client);
 /* Requests answered so far, of each client's own count the smallest. */
 uint64_t world_progress(void);
 
