@@ -91,9 +91,9 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
         return false;
     if (permitted && !session_claim_permitted(b->s, errp))
         return false;
+    b->replicating = false; /* it reaches everyone, whatever they answer */
     if (!replication_stop_all(true, errp))
         return false;
-    b->replicating = false;
     if (!session_mark_disks(b->s, GUEST_DISKS_CLEAN, errp))
         return false;
     if (request == GUEST_REQUEST_POWEROFF || request == GUEST_REQUEST_PANIC)
