@@ -243,10 +243,26 @@ static void give_up(struct backup *b, const char *why)
         wire_send_text(b->s->out, b->e->state == ENGINE_LISTENING ? WIRE_REFUSE : WIRE_FAIL, why, NULL);
 }
 
+/* Whoever knows already that he could not run it leaves the guest to the primary. */
+static bool may_claim(struct backup *b)
+{
+    Error *err = NULL;
+
+    if (replication_get_error_all(&err))
+        return true;
+    error_prepend(&err, "this side does not take over: ");
+    engine_note_error(b->e, err);
+    backup_drop(b, false, error_get_pretty(err));
+    error_free(err);
+    return false;
+}
+
 static void take_over(struct backup *b)
 {
     Error *err = NULL;
 
+    if (!may_claim(b))
+        return;
     switch (session_ask(b->s, ARBITER_BACKUP, false)) {
     case VERDICT_GRANTED:
     case VERDICT_VOUCHED:

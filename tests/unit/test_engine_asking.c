@@ -3,6 +3,7 @@
 #include "fake_world.h"
 
 #include "engine/session.h"
+#include <perdure/replication.h>
 
 /* Both sides live, and see each other no more. */
 static void cut(struct side *s)
@@ -59,7 +60,7 @@ static void test_primary_went_on_too_late(void **state)
     error_free(err);
 }
 
-/* --- the user's word, and the arbiter's after it --- */
+/* --- an arbiter in the test's hand --- */
 
 #define ORACLE_HANGS 99
 
@@ -117,6 +118,42 @@ static void await_question(enum arbiter_side side)
     __atomic_store_n(&oracle_asked[side], 0, __ATOMIC_RELEASE);
     wait_until(asked_again, &side, "a question to the arbiter");
 }
+
+/* --- a backup that cannot take over --- */
+
+static bool fails_once_asking(ReplicationState *rs, Error **errp)
+{
+    struct world *w = rs->opaque;
+
+    if (status_of(&w->b).state != ENGINE_ASKING)
+        return true;
+    error_setg(errp, "the journal's disk is broken");
+    return false;
+}
+
+/* It would be granted, the primary be denied, and the guest run nowhere. */
+static void test_backup_with_a_broken_disk_does_not_claim(void **state)
+{
+    static ReplicationOps ops = {.get_error = fails_once_asking};
+    struct world *w = *state;
+    ReplicationState *rs = replication_new(w, &ops);
+
+    oracle_says(ARBITER_PRIMARY, ARBITER_UNKNOWN);
+    oracle_says(ARBITER_BACKUP, ARBITER_GRANTED);
+    oracle_asked[ARBITER_BACKUP] = 0;
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "delphi");
+    protect(w, &w->a);
+    cut(&w->a);
+    await(w->b.e, ENGINE_LISTENING, 0);
+    assert_int_equal(oracle_asked[ARBITER_BACKUP], 0);
+    assert_non_null(strstr(status_of(&w->b).last_error, "does not take over: the journal's disk is broken"));
+    oracle_says(ARBITER_PRIMARY, ARBITER_GRANTED);
+    await(w->a.e, ENGINE_UNPROTECTED, 0);
+    assert_goes_on(&w->a);
+    replication_remove(rs);
+}
+
+/* --- the user's word, and the arbiter's after it --- */
 
 /* Both sides ask in vain. */
 static void lose_each_other(struct world *w)
@@ -338,6 +375,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_backup_is_told_that_the_primary_went_on, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_primary_went_on_too_late, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_backup_with_a_broken_disk_does_not_claim, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_is_granted_late, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_is_denied_late, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_denied_guest_that_does_not_pause, set_up, tear_down),
