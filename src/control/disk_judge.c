@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "control/disk_judge.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "engine/arbiter.h"
@@ -139,7 +140,7 @@ void disk_judge(struct disk_court *c, struct judged_disk *d)
         force(c, d);
         return;
     }
-    if (d->record.role == DISK_PRIMARY)
+    if (d->record.role == DISK_PRIMARY && !fault_point("disks.run_without_asking"))
         settle_primary(c, d);
     if (c->standby)
         judge_standby(c, d);

@@ -3,7 +3,7 @@
 
 sim_src := $(filter-out tests/sim/sim_main.c tests/sim/selftest_main.c,$(wildcard tests/sim/*.c))
 # and what the program decides about disks, which needs no machine
-sim_obj := $(sim_src:%.c=$(B)/%.o) $(B)/src/machine/disk_mark.o
+sim_obj := $(sim_src:%.c=$(B)/%.o) $(addprefix $(B)/src/,machine/disk_mark.o control/disk_judge.o control/disk_replay.o)
 
 $(B)/tests/sim/sim $(B)/tests/sim/selftest: $(B)/tests/sim/%: $(B)/tests/sim/%_main.o $(sim_obj) $(lib_obj)
 	@echo "  LD    $@"
@@ -16,6 +16,6 @@ SIM_SEEDS ?= $(if $(findstring thread,$(SAN)),100,$(if $(SAN),300,1000))
 
 check-sim check-sim-long: $(B)/tests/sim/selftest $(B)/tests/sim/sim
 	$(Q)$(B)/tests/sim/selftest && $(B)/tests/sim/sim --check --seeds $(SIM_SEEDS)
-check-sim-long: SIM_SEEDS := 30000
+check-sim-long: SIM_SEEDS := 10000
 
 .PHONY: check-sim check-sim-long

@@ -5,6 +5,7 @@
 #include "sim_link.h"
 #include "sim_user.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct cluster cluster;
@@ -28,7 +29,8 @@ static bool will_go_on(const struct sim_node *n)
 
 static bool will_take_over(const struct sim_node *n, const struct sim_node *from)
 {
-    if (!sim_node_alive(n) || sim_node_role(n) != ENGINE_BACKUP || won_by(n, ARBITER_PRIMARY))
+    if (!sim_node_alive(n) || sim_node_role(n) != ENGINE_BACKUP || won_by(n, ARBITER_PRIMARY) ||
+        sim_store_of(n->machine)->troubled)
         return false;
     if (cluster.manual && sim_node_state(n) != ENGINE_PROMOTING)
         return user_would_vouch(n, from) && sim_now() >= cluster.loosely;
@@ -70,11 +72,118 @@ static bool about_to_die(struct sim_node *n)
     return false;
 }
 
+/* --- the gate --- */
+
+/* Somebody else runs the guest, and nobody has gone on from where he is. */
+static bool runs_elsewhere(const struct sim_node *n)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        const struct sim_node *x = cluster.nodes[i];
+
+        if (x != n && sim_node_runs(x) && sim_node_state(x) != ENGINE_ASKING &&
+            !history_forked(sim_guest_cpu(sim_node_guest(x))->lineage))
+            return true;
+    }
+    return false;
+}
+
+static bool has_newest(unsigned machine)
+{
+    const struct sim_store *s = sim_store_of(machine);
+
+    return s->ran && s->lineage == history_latest();
+}
+
+/* A record of that role is there, and the arbiter gave its pair to that side. */
+static bool is_given(const struct sim_store *s, enum disk_role role, enum arbiter_side side)
+{
+    enum arbiter_side winner;
+    struct disk_record r;
+
+    for (unsigned i = 0; i < sim_store_disks(); i++) {
+        sim_store_peek_record(s, i, &r);
+        if (r.role == role && sim_arbiter_winner(r.pair, r.generation, &winner) && winner == side)
+            return true;
+    }
+    return false;
+}
+
+static void on_admitted(struct sim_node *n, bool standby, bool forced)
+{
+    const struct sim_store *s = sim_store_of(n->machine);
+
+    if (standby && has_newest(n->machine) && !history_has_ended() &&
+        !is_given(s, DISK_SUPERSEDED, ARBITER_BACKUP)) /* to one that has not gone on yet */
+        sim_fail("%s may overwrite the one newest copy", sim_host_name(n->host));
+    if (standby)
+        return;
+    if (runs_elsewhere(n))
+        sim_fail("%s may run the guest, which runs elsewhere", sim_host_name(n->host));
+    if (!forced && !has_newest(n->machine))
+        sim_fail("%s may run on disks that are not the newest: lineage %u%s, the newest is %u",
+                 sim_host_name(n->host), s->lineage, s->ran ? "" : ", that ran elsewhere", history_latest());
+}
+
+/* A backup that may be, or be told, to go on. */
+static bool may_be_taken_over(const struct sim_node *n)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        const struct sim_node *x = cluster.nodes[i];
+        bool dead = sim_host_state(x->host) == SIM_HOST_DEAD;
+
+        if (x == n || dead)
+            continue;
+        if (!sim_node_alive(x) ||
+            (sim_node_role(x) == ENGINE_BACKUP && sim_node_state(x) != ENGINE_LISTENING))
+            return true;
+    }
+    return false;
+}
+
+static bool newest_is_elsewhere(const struct sim_node *n)
+{
+    for (unsigned i = 0; i < cluster.machines; i++)
+        if (i != n->machine && has_newest(i))
+            return true;
+    return false;
+}
+
+/* The backup was granted, and died before it ran. */
+static bool was_to_take_over(const struct sim_store *s)
+{
+    return s->lineage == history_latest() && is_given(s, DISK_STANDBY, ARBITER_BACKUP);
+}
+
+/* He knows where the guest ran last. */
+static bool would_force(struct sim_node *n, bool standby)
+{
+    if (standby)
+        return newest_is_elsewhere(n);
+    if (runs_elsewhere(n) || may_be_taken_over(n))
+        return false;
+    return has_newest(n->machine) || was_to_take_over(sim_store_of(n->machine));
+}
+
+/* Protection may end by it. A backup that has claimed already, and then cannot take over, is a second failure. */
+static void on_disk_failure(struct sim_store *s)
+{
+    const struct sim_node *n = cluster.nodes[s->machine];
+
+    cluster.loosely = sim_now() + 4 * NS_PER_S;
+    if (!sim_node_alive(n) || sim_node_role(n) != ENGINE_BACKUP ||
+        (sim_node_state(n) != ENGINE_ASKING && sim_node_state(n) != ENGINE_PROMOTING))
+        return;
+    sim_trace("the backup's disk fails while it takes over");
+    cluster.expected = false;
+}
+
 void cluster_start(unsigned machines, bool merciful)
 {
     cluster = (struct cluster){.machines = machines, .expected = true, .merciful = merciful};
     cluster.manual = sim_node_manual();
     sim_node_on_doom(about_to_die);
+    sim_store_on_failure(on_disk_failure);
+    sim_node_on_gate(&(struct sim_gate_watch){on_admitted, would_force});
     for (unsigned i = 0; i < machines; i++)
         cluster.nodes[i] = sim_node_boot(i, ++cluster.lives[i], i == 0);
 }
@@ -169,12 +278,50 @@ void cluster_quit_finished(void)
             sim_node_quit(cluster.nodes[i]);
 }
 
-bool cluster_restart_one(void)
+struct boot_crash {
+    struct sim_node *node;
+    int64_t after;
+};
+
+/* Its power goes again while it looks at its disks. */
+static void boot_crash_main(void *arg)
 {
+    struct boot_crash *b = arg;
+
+    sim_sleep(b->after);
+    if (!b->node->booted)
+        sim_node_crash(b->node, DEATH_POWER);
+    free(b);
+}
+
+/* Not one that the arbiter may just have granted the guest: nobody else would be let run it. */
+static void crash_boot(struct sim_node *n, struct sim_rng *rng)
+{
+    struct boot_crash *b;
+    struct disk_record r;
+
+    sim_store_peek_record(sim_store_of(n->machine), 0, &r);
+    if (cluster.expected && r.role == DISK_PRIMARY)
+        return;
+    b = malloc(sizeof(*b));
+    if (!b)
+        abort();
+    *b = (struct boot_crash){.node = n, .after = sim_rng_range(rng, 0, 15 * NS_PER_MS)};
+    sim_spawn(sim_host_current(), "boot-crash", boot_crash_main, b);
+}
+
+bool cluster_restart_one(struct sim_rng *rng, bool smoothly)
+{
+    unsigned first = (unsigned)sim_rng_below(rng, cluster.machines);
+
     for (unsigned i = 0; i < cluster.machines; i++) {
-        if (sim_host_state(cluster.nodes[i]->host) != SIM_HOST_DEAD)
+        unsigned machine = (first + i) % cluster.machines;
+
+        if (sim_host_state(cluster.nodes[machine]->host) != SIM_HOST_DEAD)
             continue;
-        cluster.nodes[i] = sim_node_boot(i, ++cluster.lives[i], false);
+        cluster.nodes[machine] = sim_node_return(machine, ++cluster.lives[machine]);
+        if (!smoothly && sim_rng_one_in(rng, 6))
+            crash_boot(cluster.nodes[machine], rng);
         return true;
     }
     return false;

@@ -35,8 +35,9 @@ struct sim_node *cluster_any(struct sim_rng *rng, bool not_runner);
 bool cluster_busy(void); /* a command is under way */
 void cluster_command(struct sim_node *n, enum node_command what, unsigned to);
 void cluster_crash(struct sim_node *n, enum sim_death how);
-/* Starts machines that are dead, and ends processes that have nothing more to do. */
-bool cluster_restart_one(void);
+/* Starts a machine that is dead; unless smoothly its power may go again at once. */
+bool cluster_restart_one(struct sim_rng *rng, bool smoothly);
+/* Ends processes that have nothing more to do. */
 void cluster_quit_finished(void);
 /* No cut, no frozen host, arbiter in reach. */
 void cluster_heal(void);

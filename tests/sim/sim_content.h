@@ -37,6 +37,8 @@ void content_check_takeover(uint32_t lineage, uint64_t step, const struct sim_st
 /* The disks of a standby that was started again, after its journal was replayed: they are what they were at
  * some pause of the execution that it followed. */
 void content_check_whole(const struct sim_store *s);
+/* The log's last record; what must be there is. */
+void content_read_log(const struct sim_store *s, struct sim_log_record *ret);
 /* Every request that a client has an answer to is in the log on these disks, and the log is in order. ret: its
  * last record. */
 void content_check_log(const struct sim_store *s, struct sim_log_record *ret);

@@ -66,6 +66,7 @@ static const VMStateDescription cpu_vmstate = {
     .name = "sim-cpu", .version = 1, .minimum_version = 1, .fields = cpu_fields};
 
 static int64_t step_ns = NS_PER_MS;
+static uint64_t boots;
 
 static SimGuest *of(Guest *g)
 {
@@ -467,6 +468,26 @@ void sim_guest_power_on(SimGuest *g)
     g->cpu.lineage = 1;
     g->cpu.rng = 1;
     guest_disks_boot(g->disks, g->cpu.lineage);
+    g->powered = true;
+    task_broadcast(&g->cond);
+    task_unlock(&g->lock);
+}
+
+/* Its output is numbered on from far above. */
+#define OUTPUTS_OF_A_BOOT 40000
+
+void sim_guest_boot(SimGuest *g, bool certain)
+{
+    struct sim_cpu *c = &g->cpu;
+
+    task_lock(&g->lock);
+    c->lineage = history_boot(sim_store_here()->lineage);
+    c->rng = c->lineage;
+    c->frames = c->console = ++boots * OUTPUTS_OF_A_BOOT;
+    guest_disks_boot(g->disks, c->lineage);
+    guest_disks_read_log(g->disks, &c->disk, c->applied, c->chain, certain);
+    sim_trace("boot of lineage %u: the log ends with record %llu", c->lineage,
+              (unsigned long long)c->disk.written);
     g->powered = true;
     task_broadcast(&g->cond);
     task_unlock(&g->lock);

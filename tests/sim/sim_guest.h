@@ -41,6 +41,9 @@ void sim_guest_free(SimGuest *g);
 Guest *sim_guest_guest(SimGuest *g);
 /* Power on: for the first, which no factory makes. */
 void sim_guest_power_on(SimGuest *g);
+/* Power on, as the program starts again from what is on the disks. certain: nothing that was told to a client may
+ * be missing there. */
+void sim_guest_boot(SimGuest *g, bool certain);
 /* The next steps make the guest ask for this. */
 void sim_guest_wish(SimGuest *g, enum guest_request what);
 const struct sim_cpu *sim_guest_cpu(const SimGuest *g);

@@ -357,6 +357,8 @@ bool guest_disks_mark(struct guest_disks *d, const struct guest_disk_mark *mark,
                       Error **errp)
 {
     replication_group_set_pair(d->group, mark->pair, mark->generation);
+    if (mark->role == GUEST_DISKS_SYNC_TARGET)
+        d->store->ran = d->store->troubled = false;
     if (mark->role == GUEST_DISKS_STANDBY)
         d->store->lineage = lineage;
     for (unsigned i = 0; i < d->count; i++)
@@ -383,11 +385,28 @@ static void adopt(struct guest_disks *d, uint32_t lineage)
         memset(d->truth.flags[i], 0, content_sectors(i));
     content_read(&d->truth, d->store);
     d->store->lineage = lineage;
+    d->store->ran = true;
 }
 
 void guest_disks_boot(struct guest_disks *d, uint32_t lineage)
 {
     adopt(d, lineage);
+}
+
+/* What the last life has not flushed may be there: it is flushed before anybody is told of it. */
+void guest_disks_read_log(struct guest_disks *d, struct sim_disk_state *s, uint64_t *applied, uint64_t *chain,
+                          bool certain)
+{
+    if (certain)
+        content_check_log(d->store, &s->log);
+    else
+        content_read_log(d->store, &s->log);
+    s->written = s->log.number;
+    s->durable = s->log.flushed;
+    memcpy(applied, s->log.applied, sizeof(s->log.applied));
+    memcpy(chain, s->log.chain, sizeof(s->log.chain));
+    for (uint32_t i = 0; i < WORLD_CLIENTS; i++)
+        s->recorded[i] = s->log.number;
 }
 
 /* What is in flight goes out in the order in which it did the first time. */

@@ -69,6 +69,9 @@ void guest_disks_paused(struct guest_disks *d, const struct sim_disk_state *s, u
                         uint64_t step);
 /* Power on: what is on the disks is what the guest has. */
 void guest_disks_boot(struct guest_disks *d, uint32_t lineage);
+/* After it: the program goes on from its log. certain: as content_check_log(). */
+void guest_disks_read_log(struct guest_disks *d, struct sim_disk_state *s, uint64_t *applied, uint64_t *chain,
+                          bool certain);
 /* From the state s, of that pause: checked; then what is in flight is issued. */
 void guest_disks_take_over(struct guest_disks *d, struct sim_disk_state *s, uint32_t from, uint64_t step,
                            uint32_t lineage);

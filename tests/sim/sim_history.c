@@ -27,7 +27,7 @@ static struct seen {
 } seen[EFFECT_KINDS];
 static uint32_t ended_lineage;
 static uint64_t ended_step;
-static uint64_t takeovers, effects;
+static uint64_t takeovers, boots, effects;
 
 void history_begin(void)
 {
@@ -126,6 +126,22 @@ uint32_t history_take_over(uint32_t lineage, uint64_t step, uint64_t digest)
     return new;
 }
 
+uint32_t history_boot(uint32_t from)
+{
+    if (ended_lineage)
+        sim_fail("a machine that was switched off is started again by itself");
+    if (lineage_count + 1 == MAX_LINEAGES)
+        sim_fail("too many executions");
+    boots++;
+    lineages[++lineage_count] = (struct lineage){.parent = from, .fork_step = lineages[from].last_effect};
+    return lineage_count;
+}
+
+uint32_t history_latest(void)
+{
+    return lineage_count;
+}
+
 static void note_number(enum effect_kind kind, uint64_t number)
 {
     struct seen *s = &seen[kind];
@@ -211,6 +227,11 @@ bool history_forked(uint32_t lineage)
 uint64_t history_takeovers(void)
 {
     return takeovers;
+}
+
+uint64_t history_boots(void)
+{
+    return boots;
 }
 
 uint64_t history_effects(void)

@@ -31,6 +31,11 @@ void history_paused(uint32_t lineage, uint64_t step, uint64_t digest);
 void history_check(uint32_t lineage, uint64_t step, uint64_t digest);
 /* A takeover from this state, checked: the new lineage. */
 uint32_t history_take_over(uint32_t lineage, uint64_t step, uint64_t digest);
+/* A power-on from the disks that this lineage left, which ran there to its end: the new lineage. Whatever of
+ * the old one was not on them is forgotten; it must not be heard of any more. */
+uint32_t history_boot(uint32_t from);
+/* The newest lineage. */
+uint32_t history_latest(void);
 /* Something left a host. */
 void history_effect(const struct effect *e);
 /* The power-off or panic of this lineage took effect outside at that step: nothing may come after it. */
@@ -39,6 +44,7 @@ bool history_has_ended(void);
 /* Somebody took over from that lineage. */
 bool history_forked(uint32_t lineage);
 uint64_t history_takeovers(void);
+uint64_t history_boots(void); /* from disks */
 uint64_t history_effects(void);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "sim_node.h"
+#include "sim_gate.h"
 #include "sim_history.h"
 #include "sim_link.h"
 
@@ -13,6 +14,8 @@
 static struct engine_params params;
 static unsigned crashes;
 static bool manual;
+static struct sim_rng rng; /* what is tried first */
+static struct sim_gate_watch gate_watch;
 
 static struct sim_node *node_of(const SimHost *h)
 {
@@ -30,8 +33,8 @@ static void switch_host(SimHost *from, SimHost *to)
 void sim_node_init(uint64_t seed)
 {
     static const uint32_t verify_every[] = {0, 0, 1, 5, 10, 30};
-    struct sim_rng rng = sim_rng_make(seed, 8);
 
+    rng = sim_rng_make(seed, 8);
     sim_on_host_switch(switch_host);
     engine_params_default(&params);
     params.interval_ns = sim_rng_range(&rng, 2, 60) * NS_PER_MS;
@@ -122,23 +125,85 @@ static void destroy_guest(struct guest_factory *gf, Guest *g)
 
 /* --- life --- */
 
+static bool try_gate(struct sim_node *n, bool standby, bool force)
+{
+    Error *err = NULL;
+    bool ok = sim_gate(sim_store_here(), standby, force, &err);
+
+    sim_trace("the gate lets it be %s%s: %s", standby ? "a standby" : "run", force ? ", forced" : "",
+              ok ? "yes" : error_get_pretty(err));
+    error_free(err);
+    if (ok)
+        gate_watch.admitted(n, standby, force);
+    return ok;
+}
+
+/* An empty machine is nothing to be run, and one that was never protected nothing to be overwritten. */
+static bool makes_sense(const struct sim_store *s, bool standby)
+{
+    struct disk_record r;
+
+    if (!standby && history_has_ended())
+        return false;
+    sim_store_peek_record(s, 0, &r);
+    return r.role != DISK_NO_RECORD || s->ran != standby;
+}
+
+/* *ret_run: the guest; else as a standby. */
+static bool pass_gate(struct sim_node *n, bool *ret_run, bool *ret_forced)
+{
+    bool first = sim_rng_one_in(&rng, 2);
+
+    for (int i = 0; i < 4; i++) {
+        bool standby = first ^ (i % 2), force = i >= 2;
+
+        if (!makes_sense(sim_store_here(), standby) || (force && !gate_watch.would_force(n, standby)))
+            continue;
+        *ret_run = !standby;
+        *ret_forced = force;
+        if (try_gate(n, standby, force))
+            return true;
+    }
+    return false;
+}
+
+static void give_up(struct sim_node *n)
+{
+    sim_trace("nothing may be started here");
+    n->gone = true;
+    sim_host_kill(n->host);
+}
+
+static void power_on(struct sim_node *n, bool forced)
+{
+    Error *err = NULL;
+
+    n->guest = sim_guest_guest(sim_guest_new(&err));
+    sim_guest_on_end((SimGuest *)n->guest, on_free_end, n);
+    if (n->returning)
+        sim_guest_boot((SimGuest *)n->guest, !forced);
+    else
+        sim_guest_power_on((SimGuest *)n->guest);
+}
+
 static void boot_main(void *arg)
 {
     struct sim_node *n = arg;
-    struct guest_factory *factory = calloc(1, sizeof(*factory));
+    struct guest_factory *factory;
+    bool forced = false;
     Error *err = NULL;
     Engine *e;
 
+    if (n->returning && !pass_gate(n, &n->with_guest, &forced))
+        give_up(n);
+    factory = calloc(1, sizeof(*factory));
     if (!factory)
         abort();
     *factory = (struct guest_factory){make_guest, destroy_guest, n};
     n->owner = (struct engine_owner){n, factory, on_event, on_guest_ended, on_promoted};
     n->transport = sim_transport_new(n->host);
-    if (n->with_guest) {
-        n->guest = sim_guest_guest(sim_guest_new(&err));
-        sim_guest_on_end((SimGuest *)n->guest, on_free_end, n);
-        sim_guest_power_on((SimGuest *)n->guest);
-    }
+    if (n->with_guest)
+        power_on(n, forced);
     e = engine_new("vm", n->guest, n->transport, &n->owner, &err);
     if (!e || !engine_listen(e, NULL, &err))
         sim_fail("the engine does not start: %s", error_get_pretty(err));
@@ -147,7 +212,7 @@ static void boot_main(void *arg)
     sim_trace("booted %s", n->with_guest ? "with a guest" : "as a standby");
 }
 
-struct sim_node *sim_node_boot(unsigned machine, unsigned life, bool with_guest)
+static struct sim_node *boot(unsigned machine, unsigned life, bool with_guest, bool returning)
 {
     struct sim_node *n = calloc(1, sizeof(*n));
     char name[16];
@@ -158,12 +223,28 @@ struct sim_node *sim_node_boot(unsigned machine, unsigned life, bool with_guest)
     n->host = sim_host_new(name, machine);
     n->machine = machine;
     n->with_guest = with_guest;
+    n->returning = returning;
     n->registries = registry_context_new();
     if (!n->registries)
         abort();
     sim_host_set_data(n->host, n);
     sim_spawn(n->host, "boot", boot_main, n);
     return n;
+}
+
+struct sim_node *sim_node_boot(unsigned machine, unsigned life, bool with_guest)
+{
+    return boot(machine, life, with_guest, false);
+}
+
+struct sim_node *sim_node_return(unsigned machine, unsigned life)
+{
+    return boot(machine, life, false, true);
+}
+
+void sim_node_on_gate(const struct sim_gate_watch *w)
+{
+    gate_watch = *w;
 }
 
 static void quit_main(void *arg)

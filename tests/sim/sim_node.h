@@ -21,6 +21,7 @@ struct sim_node {
     Guest *guest;   /* the owner's: powered on here, or promoted */
     Guest *made;    /* the factory's latest */
     bool with_guest;
+    bool returning; /* a machine that was started before: its disks say what it may be */
     bool booted, quitting, gone;
     bool ended;        /* the guest has ended, and it shows outside */
     bool told_ended;   /* by the engine */
@@ -50,8 +51,17 @@ struct command {
 void sim_node_init(uint64_t seed);
 /* This seed has no arbiter but the user. */
 bool sim_node_manual(void);
-/* Powers the machine on; with a guest that runs, or as a standby. */
+/* Powers the machine on for the first time; with a guest that runs, or as a standby. */
 struct sim_node *sim_node_boot(unsigned machine, unsigned life, bool with_guest);
+/* Powers it on again: its service manager or its user tries to run the guest there, or to be a standby, and then
+ * the other; what the gate lets nobody do ends at once. */
+struct sim_node *sim_node_return(unsigned machine, unsigned life);
+/* What the gate is asked for: fn is told of what it permits, and says what the user knows when it does not. */
+struct sim_gate_watch {
+    void (*admitted)(struct sim_node *n, bool standby, bool forced);
+    bool (*would_force)(struct sim_node *n, bool standby);
+};
+void sim_node_on_gate(const struct sim_gate_watch *w);
 /* Runs the command on the node. The result is the scenario's to look at, and never freed before the end. */
 struct command *sim_node_command(struct sim_node *n, enum node_command what, unsigned to);
 /* Ends the process in order, once its commands are done. */

@@ -18,7 +18,7 @@ struct style {
     int64_t gap_ns; /* mean, between two actions */
     int64_t length_ns;
     bool only_backups; /* nothing ever happens to who runs the guest */
-    unsigned weights[16];
+    unsigned weights[17];
 };
 
 enum action {
@@ -37,29 +37,38 @@ enum action {
     ACT_GUEST_FAILS,
     ACT_RESTART,
     ACT_QUIT,
+    ACT_DISK_FAILS,
     ACT_NOTHING,
 };
 
 static const struct style styles[] = {
-    {"calm", 400 * NS_PER_MS, 5 * NS_PER_S, false, {6, 3, 3, [ACT_GUEST_RESET] = 3, [ACT_GUEST_FAILS] = 1}},
+    {"calm",
+     400 * NS_PER_MS,
+     5 * NS_PER_S,
+     false,
+     {6, 3, 3, [ACT_GUEST_RESET] = 3, [ACT_GUEST_FAILS] = 1, [ACT_DISK_FAILS] = 1}},
     {"crashes",
      700 * NS_PER_MS,
      8 * NS_PER_S,
      false,
-     {1, 1, 1, 4, 8, [ACT_ARBITER] = 4, [ACT_RESTART] = 12, [ACT_NOTHING] = 4}},
+     {1, 1, 1, 4, 8, [ACT_ARBITER] = 4, [ACT_RESTART] = 12, [ACT_DISK_FAILS] = 2, [ACT_NOTHING] = 2}},
     {"freezes",
      900 * NS_PER_MS,
      8 * NS_PER_S,
      false,
      {1, 1, 1, 0, 1, 10, [ACT_ARBITER] = 2, [ACT_RESTART] = 8}},
-    {"cuts", 900 * NS_PER_MS, 8 * NS_PER_S, false, {1, 1, 1, 0, 1, 1, 5, 5, 4, 2, [ACT_RESTART] = 8}},
-    {"chaos", 100 * NS_PER_MS, 5 * NS_PER_S, false, {2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 2, 0, 1, 12, 2}},
+    {"cuts",
+     900 * NS_PER_MS,
+     8 * NS_PER_S,
+     false,
+     {1, 1, 1, 0, 1, 1, 5, 5, 4, 2, [ACT_RESTART] = 8, [ACT_DISK_FAILS] = 1}},
+    {"chaos", 100 * NS_PER_MS, 5 * NS_PER_S, false, {2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 2, 0, 1, 12, 2, 2}},
     {"ends", 500 * NS_PER_MS, 5 * NS_PER_S, false, {1, 1, 1, 1, 3, 1, 1, 1, 1, 1, 3, 3, 1, 6}},
     {"backups",
      400 * NS_PER_MS,
      6 * NS_PER_S,
      true,
-     {[ACT_CRASH] = 3, 5, [ACT_GUEST_RESET] = 1, [ACT_RESTART] = 10}},
+     {[ACT_CRASH] = 3, 5, [ACT_GUEST_RESET] = 1, [ACT_RESTART] = 10, [ACT_DISK_FAILS] = 1}},
 };
 
 static const struct style *style;
@@ -225,12 +234,15 @@ static void act(enum action what)
         break;
     case ACT_RESTART:
         cluster_quit_finished();
-        cluster_restart_one();
+        cluster_restart_one(&rng, false);
         break;
     case ACT_QUIT:
         any = cluster_any(&rng, true);
         if (any && sim_host_state(any->host) == SIM_HOST_UP && sim_node_state(any) == ENGINE_LISTENING)
             sim_node_quit(any);
+        break;
+    case ACT_DISK_FAILS:
+        sim_store_let_fail((unsigned)sim_rng_below(&rng, cluster.machines), &rng);
         break;
     case ACT_NOTHING:
         break;
@@ -353,6 +365,33 @@ static void check_backups_harmless(void)
         sim_fail("only backups died, and the guest was taken over");
 }
 
+static bool is_booting(void)
+{
+    for (unsigned i = 0; i < cluster.machines; i++)
+        if (!cluster.nodes[i]->booted && sim_host_state(cluster.nodes[i]->host) != SIM_HOST_DEAD)
+            return true;
+    return false;
+}
+
+/* Nobody runs the guest: what is dead is started until somebody may. */
+static void bring_back(void)
+{
+    for (int i = 0; i < 8 && !cluster_runner() && !history_has_ended(); i++) {
+        if (!cluster_restart_one(&rng, true))
+            break;
+        while (is_booting())
+            sim_sleep(20 * NS_PER_MS);
+    }
+    if (!cluster_runners() && !history_has_ended()) {
+        say_states();
+        sim_fail("every machine is there, and nobody may run the guest");
+    }
+    if (!cluster.expected) {
+        sim_trace("the guest is back");
+        cluster.expected = true;
+    }
+}
+
 static void scenario_main(void *arg)
 {
     int64_t end = sim_now() + style->length_ns;
@@ -377,6 +416,8 @@ static void scenario_main(void *arg)
     sim_sleep(5 * NS_PER_S); /* and what was planned to pass has passed */
     cluster_heal();
     check_settles();
+    bring_back();
+    check_settles();
     check_progress();
     check_backups_harmless();
     check_quits();
@@ -395,9 +436,10 @@ void scenario_start(SimHost *h, uint64_t seed)
 
 void scenario_summary(char *buf, size_t size)
 {
-    snprintf(buf, size, "%s%s: %u machines, %llu actions, %llu takeovers, %llu outputs, %llu requests%s%s",
+    snprintf(buf, size,
+             "%s%s: %u machines, %llu actions, %llu takeovers, %llu boots, %llu outputs, %llu requests%s%s",
              style->name, cluster.manual ? " (manual)" : "", cluster.machines, (unsigned long long)actions,
-             (unsigned long long)history_takeovers(), (unsigned long long)history_effects(),
-             (unsigned long long)world_progress(), history_has_ended() ? ", switched off" : "",
-             cluster.expected ? "" : ", guest lost");
+             (unsigned long long)history_takeovers(), (unsigned long long)history_boots(),
+             (unsigned long long)history_effects(), (unsigned long long)world_progress(),
+             history_has_ended() ? ", switched off" : "", cluster.expected ? "" : ", guest lost");
 }

@@ -7,6 +7,19 @@
 static struct sim_store stores[SIM_MACHINES];
 static unsigned disk_count;
 static struct sim_rng rng;
+static void (*on_failure)(struct sim_store *s);
+
+static void request_failed(void)
+{
+    sim_store_here()->troubled = true;
+    if (on_failure)
+        on_failure(sim_store_here());
+}
+
+void sim_store_on_failure(void (*fn)(struct sim_store *s))
+{
+    on_failure = fn;
+}
 
 void sim_store_init(uint64_t seed)
 {
@@ -14,6 +27,7 @@ void sim_store_init(uint64_t seed)
 
     rng = sim_rng_make(seed, 12);
     sim_disk_init(seed);
+    sim_disk_on_failure(request_failed);
     disk_count = 1 + (unsigned)sim_rng_below(&rng, SIM_DISKS_MAX);
     sizes[0] = SIM_SECTOR * (uint64_t)sim_rng_range(&rng, 100, 180); /* one chunk or two */
     sizes[1] = SIM_SECTOR * (uint64_t)sim_rng_range(&rng, 20, 140);
@@ -90,13 +104,10 @@ bool sim_store_put_record(struct sim_store *s, unsigned i, const struct disk_rec
     return true;
 }
 
-enum disk_role sim_store_role(const struct sim_store *s)
+void sim_store_peek_record(const struct sim_store *s, unsigned i, struct disk_record *ret)
 {
-    struct disk_record r;
-
-    if (!s->records[0].size || !disk_record_parse(s->records[0].text, s->records[0].size, "", &r, NULL))
-        return DISK_NO_RECORD;
-    return r.role;
+    if (!sim_store_load_record((struct sim_store *)s, i, ret, NULL))
+        sim_fail("a record is damaged");
 }
 
 /* --- failures --- */

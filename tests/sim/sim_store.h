@@ -24,8 +24,10 @@ struct sim_store {
     struct sim_medium *disks[SIM_DISKS_MAX];
     struct sim_medium *journal;
     struct sim_record records[SIM_DISKS_MAX];
-    /* For the checkers: the execution whose content the disks have, in whole or in part. 0: none */
+    /* For the checkers: the execution whose content the disks have. 0: none */
     uint32_t lineage;
+    bool troubled; /* something failed here, and it may not be known yet; until the next sync */
+    bool ran;      /* here, and they are its disks; else it was elsewhere, and they follow it, or once did */
 };
 
 /* The same disks on every machine, by seed. */
@@ -38,6 +40,8 @@ struct sim_store *sim_store_of(unsigned machine);
 void sim_store_crash(unsigned machine, enum sim_death how);
 /* One of the next requests for something that the machine stores will fail. */
 void sim_store_let_fail(unsigned machine, struct sim_rng *rng);
+/* Called when it does, on its host. */
+void sim_store_on_failure(void (*fn)(struct sim_store *s));
 
 Block *sim_store_open_disk(struct sim_store *s, unsigned i);
 /* What replication_group_options.open_journal wants; opaque is the store. What it had is still in it. */
@@ -46,6 +50,6 @@ bool sim_store_load_record(struct sim_store *s, unsigned i, struct disk_record *
 /* Takes a while; a crash leaves the old one or the new one. */
 bool sim_store_put_record(struct sim_store *s, unsigned i, const struct disk_record *r, Error **errp);
 /* For those who look at it from outside. */
-enum disk_role sim_store_role(const struct sim_store *s);
+void sim_store_peek_record(const struct sim_store *s, unsigned i, struct disk_record *ret);
 
 #endif
