@@ -58,6 +58,8 @@ static void on_event(void *opaque, const char *name, const char *text)
     struct sim_node *n = opaque;
 
     sim_trace("%s: %s", name, text);
+    if (strstr(text, "from the primary's") && strstr(text, "differ"))
+        sim_fail("a verification finds that the two sides differ");
     if (strcmp(name, "PERDURE_STATE") || !n->engine)
         return;
     if (strstr(text, "later planned failure") || strstr(n->engine->last_error, "later planned failure"))

@@ -264,6 +264,40 @@ static enum action choose_action(void)
     return ACT_NOTHING;
 }
 
+struct sync_crash {
+    struct sim_node *backup, *victim;
+    int64_t after;
+    enum sim_death how;
+};
+
+static void sync_crash_main(void *arg)
+{
+    struct sync_crash *c = arg;
+    int64_t until = sim_now() + NS_PER_S;
+
+    while (sim_now() < until && sim_node_alive(c->backup) && sim_node_state(c->backup) != ENGINE_SYNCING)
+        sim_sleep(NS_PER_MS);
+    sim_sleep(c->after);
+    if (sim_node_alive(c->victim))
+        cluster_crash(c->victim, c->how);
+    free(c);
+}
+
+/* One of the two dies in the first sync, or soon after. */
+static void crash_in_sync(struct sim_node *primary, struct sim_node *backup)
+{
+    struct sync_crash *c = malloc(sizeof(*c));
+
+    if (!c)
+        abort();
+    *c = (struct sync_crash){
+        .backup = backup, .victim = backup, .after = sim_rng_range(&rng, 0, 30 * NS_PER_MS)};
+    if (!style->only_backups && sim_rng_one_in(&rng, 2))
+        c->victim = primary;
+    c->how = sim_rng_one_in(&rng, 2) ? DEATH_POWER : DEATH_PROCESS;
+    sim_spawn(world, "sync-crash", sync_crash_main, c);
+}
+
 /* Who runs alone is protected again soon: without a pair there is nothing to test. */
 static bool protect_runner(void)
 {
@@ -272,6 +306,8 @@ static bool protect_runner(void)
     if (!runner || !listener || runner->commands || sim_host_state(runner->host) != SIM_HOST_UP ||
         sim_node_state(runner) != ENGINE_UNPROTECTED || history_has_ended())
         return false;
+    if (style->weights[ACT_CRASH_AT_BYTE] > 1 && sim_rng_one_in(&rng, 8))
+        crash_in_sync(runner, listener);
     if (!sim_rng_one_in(&rng, 12))
         cluster_command(runner, sim_rng_one_in(&rng, 15) ? NODE_CHECK : NODE_PROTECT, listener->machine);
     return true;
