@@ -22,6 +22,7 @@ struct backup {
     bool last_was_swap;
     uint8_t last_request; /* enum guest_request */
 
+    bool unsettled; /* a takeover failed to put acknowledged epochs in place */
     bool replicating;
     bool standby; /* the first epoch was accepted: this side may take over */
     enum session_end end;

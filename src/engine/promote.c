@@ -92,7 +92,8 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     if (permitted && !session_claim_permitted(b->s, errp))
         return false;
     b->replicating = false; /* it reaches everyone, whatever they answer */
-    if (!replication_stop_all(true, errp))
+    b->unsettled = !replication_stop_all(true, errp);
+    if (b->unsettled)
         return false;
     if (!session_mark_disks(b->s, GUEST_DISKS_CLEAN, errp))
         return false;
@@ -115,7 +116,7 @@ void backup_drop(struct backup *b, bool superseded, const char *why)
     Guest *g = e->guest;
     enum engine_state state;
     Error *err = NULL;
-    bool settled = true;
+    bool settled = !b->unsettled;
 
     session_mark_closing(b->s);
     if (b->replicating && !replication_stop_all(false, &err)) {
