@@ -24,7 +24,7 @@ struct JournalWriter {
     struct task_cond changed;
     struct epoch_writes *first, **end; /* waiting */
     bool busy, stopping, draining;
-    bool unsettled; /* what is in place has to be flushed, and can be */
+    bool unsettled;      /* what is in place has to be flushed, and can be */
     bool journal_failed; /* nothing is written any more */
     uint64_t backlog;    /* bytes, of those that wait and those that are under way */
     uint64_t durable;
