@@ -374,6 +374,7 @@ static void check_progress(void)
     while (cluster.expected && !history_has_ended() && world_progress() < before + 3) {
         if (sim_now() > until)
             sim_fail("the guest runs, and its clients get no answers");
+        user_resolves(true); /* a death that was planned long ago may come now */
         sim_sleep(20 * NS_PER_MS);
     }
 }
