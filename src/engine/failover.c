@@ -12,7 +12,8 @@
 
 #define CLAIM_LIMIT (10 * NS_PER_S) /* a command may need seconds to start */
 #define RETRY       (250 * NS_PER_MS)
-#define RETRY_LATE  NS_PER_S /* nobody waits */
+#define RETRY_LATE  NS_PER_S       /* nobody waits */
+#define PATIENCE    (5 * NS_PER_S) /* in a swap, with the guest standing still */
 
 static bool given_up(void *engine)
 {
@@ -141,11 +142,30 @@ enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitt
     }
 }
 
+/* An answer that was lost is asked for again: the arbiter may have written the claim down, and then nobody could
+ * run if this side gave the generation up and the primary did not hear of it. */
+static enum arbiter_answer claim_patiently(struct session *s, Error **errp)
+{
+    int64_t until = clock_now() + PATIENCE;
+
+    for (;;) {
+        Error *err = NULL;
+        enum arbiter_answer answer = claim(s, ARBITER_BACKUP, s->hello.generation, true, &err);
+
+        if (answer != ARBITER_UNKNOWN || clock_now() >= until || engine_wishes(s->e).quit) {
+            error_propagate(errp, err);
+            return answer;
+        }
+        error_free(err);
+        wait_for_retry(s);
+    }
+}
+
 bool session_claim_permitted(struct session *s, Error **errp)
 {
     Error *err = NULL;
 
-    switch (claim(s, ARBITER_BACKUP, s->hello.generation, true, &err)) {
+    switch (claim_patiently(s, &err)) {
     case ARBITER_GRANTED:
         report_line(&s->report, "arbiter", "%s: granted", s->arbiter->kind);
         return true;

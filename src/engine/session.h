@@ -92,7 +92,7 @@ enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitt
 void session_ask_on(struct session *s);
 /* This side was granted to go on alone from that generation of the pair: HELLO says so from now on. */
 void session_remember_grant(struct session *s, uint64_t generation);
-/* One answer, for a backup that was permitted to run. */
+/* For a backup that was permitted to run: asks for some seconds. */
 bool session_claim_permitted(struct session *s, Error **errp);
 
 #endif

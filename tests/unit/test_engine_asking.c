@@ -119,6 +119,36 @@ static void await_question(enum arbiter_side side)
     wait_until(asked_again, &side, "a question to the arbiter");
 }
 
+/* --- a backup that was permitted to run --- */
+
+static void answer_late(void *arg)
+{
+    (void)arg;
+    await_question(ARBITER_BACKUP); /* has been asked in vain, and asks again */
+    await_question(ARBITER_BACKUP);
+    oracle_says(ARBITER_BACKUP, ARBITER_GRANTED);
+}
+
+/* The arbiter writes the claim down, and its answer is lost. Whoever gave up then would leave both sides denied, if his
+ * word was lost as well. */
+static void test_lost_answer_in_a_swap(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+    Task *oracle_task;
+
+    oracle_says(ARBITER_PRIMARY, ARBITER_DENIED);
+    oracle_says(ARBITER_BACKUP, ARBITER_UNKNOWN);
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "delphi");
+    protect(w, &w->a);
+    oracle_task = task_start("oracle", answer_late, NULL, NULL);
+    if (!engine_swap(w->a.e, &err))
+        fail_msg("swap: %s", error_get_pretty(err));
+    task_join(oracle_task);
+    await(w->b.e, ENGINE_PROTECTED, 0);
+    assert_goes_on(&w->b);
+}
+
 /* --- a backup that cannot take over --- */
 
 static bool fails_once_asking(ReplicationState *rs, Error **errp)
@@ -375,6 +405,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_backup_is_told_that_the_primary_went_on, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_primary_went_on_too_late, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_lost_answer_in_a_swap, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_backup_with_a_broken_disk_does_not_claim, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_is_granted_late, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_forced_primary_is_denied_late, set_up, tear_down),
