@@ -7,11 +7,14 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 struct LastResort {
     int signal_fd, step_fd; /* the second counts: 1 there is a limit, 2 all is over */
+    bool signalled;         /* the next signal is the second */
     const char *name;
     Task *task;
 };
@@ -21,6 +24,18 @@ static void end_now(const LastResort *r, const char *why)
     log_warn("%s: %s: ending at once", r->name, why);
     arbiter_kill_all();
     _exit(1);
+}
+
+static void take_signals(LastResort *r)
+{
+    struct signalfd_siginfo info;
+
+    while (read(r->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        if (r->signalled)
+            end_now(r, "another signal");
+        r->signalled = true;
+        log_info("%s: signal %s: it is ending already", r->name, sigabbrev_np(info.ssi_signo));
+    }
 }
 
 static void watch(void *arg)
@@ -35,8 +50,8 @@ static void watch(void *arg)
         if (n == 0)
             end_now(r, "something does not end");
         if (n > 0 && fds[0].revents)
-            end_now(r, "another signal");
-        if (n > 0 && read(r->step_fd, &one, sizeof(one)) == sizeof(one)) {
+            take_signals(r);
+        if (n > 0 && fds[1].revents && read(r->step_fd, &one, sizeof(one)) == sizeof(one)) {
             steps++;
             limit = LAST_RESORT_LIMIT_MS;
         }
@@ -50,14 +65,16 @@ static void step(LastResort *r)
     (void)!write(r->step_fd, &one, sizeof(one));
 }
 
-LastResort *last_resort_new(int signal_fd, const char *name)
+LastResort *last_resort_new(int signal_fd, bool by_signal, const char *name)
 {
     LastResort *r = calloc(1, sizeof(*r));
 
     if (!r)
         return NULL;
-    *r = (LastResort){
-        .signal_fd = signal_fd, .name = name, .step_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE)};
+    *r = (LastResort){.signal_fd = signal_fd,
+                      .signalled = by_signal,
+                      .name = name,
+                      .step_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE)};
     if (r->step_fd >= 0)
         r->task = task_start("last-resort", watch, r, NULL);
     if (r->task)

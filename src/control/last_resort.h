@@ -5,9 +5,12 @@
  * is not done by then is left undone. That is safe: a process that is gone is a dead side, and everything
  * that it held goes with it.
  *
- *     r = last_resort_new(signal_fd, name);       // the end begins: saving the state may take its time
- *     last_resort_limit(r);                       // from here on there is a limit
- *     last_resort_free(r);                        // it has ended in order
+ * An end that a signal began has had its first. Any other (the guest powered off, `quit`) has not: a service manager
+ * that has asked for it in its way sends SIGTERM as well.
+ *
+ *     r = last_resort_new(signal_fd, by_signal, name);   // the end begins: saving the state may take its time
+ *     last_resort_limit(r);                              // from here on there is a limit
+ *     last_resort_free(r);                               // it has ended in order
  */
 #ifndef CONTROL_LAST_RESORT_H
 #define CONTROL_LAST_RESORT_H
@@ -18,9 +21,9 @@
 
 typedef struct LastResort LastResort;
 
-/* signal_fd: of the signals that end a process; borrowed. NULL: no memory or no task, and then no last
- * resort. */
-LastResort *last_resort_new(int signal_fd, const char *name);
+/* signal_fd: a signalfd of the signals that end a process, nonblocking; borrowed. by_signal: one of them was the
+ * cause. NULL: no memory or no task, and then no last resort. */
+LastResort *last_resort_new(int signal_fd, bool by_signal, const char *name);
 void last_resort_limit(LastResort *r); /* NULL is fine, here and below */
 void last_resort_free(LastResort *r);
 

@@ -37,6 +37,7 @@ struct Vm {
     QmpServer *server;
     EventQueue *events;
     int signal_fd;
+    bool signalled;
     LastResort *last_resort; /* NULL: the end has not begun */
     struct task_mutex lock;  /* machine, and every change of its run state by a command; listens_at */
     Machine *machine;        /* built here, or by the engine from a primary's stream */
@@ -270,6 +271,7 @@ static void handle_signals(Vm *vm)
 
     while (read(vm->signal_fd, &info, sizeof(info)) == sizeof(info)) {
         log_info("%s: signal %s: ending", vm->options.machine.name, sigabbrev_np(info.ssi_signo));
+        vm->signalled = true;
         end_process(vm, VM_END_QUIT);
     }
 }
@@ -340,7 +342,7 @@ int vm_run(Vm *vm)
         handle_machine_events(vm);
         handle_signals(vm);
     }
-    vm->last_resort = last_resort_new(vm->signal_fd, vm->options.machine.name);
+    vm->last_resort = last_resort_new(vm->signal_fd, vm->signalled, vm->options.machine.name);
     notify_service("STOPPING=1");
     saved = save_on_exit(vm);
     event_queue_drain(vm->events, broadcast, vm);

@@ -161,6 +161,24 @@ def test_notify_and_shutdown(pair):
     require(backup.alive(), "it ended all the same", backup.log())
 
 
+def test_sigterm_after_the_end_began(pair):
+    """A service manager asks in its own way, and then sends SIGTERM: to a process that ends in order already."""
+    path = os.path.join(pair.dir, "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(path)
+        notify.settimeout(20)
+        os.environ["NOTIFY_SOCKET"] = path
+        try:
+            machine = run_count(pair.a)
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+        require(notify.recv(100) == b"READY=1", "READY=1")
+        quitting = subprocess.Popen(pair.a.command(["quit", pair.vm]), env=pair.a.env())
+        require(notify.recv(100) == b"STOPPING=1", "STOPPING=1")
+    machine.popen.send_signal(signal.SIGTERM)
+    require(machine.wait(20) == 0 and quitting.wait(20) == 0, "exit", machine.log())
+
+
 def complete(host, *words):
     """What bash offers at the end of these words."""
     program = host.pair.program
