@@ -85,7 +85,7 @@ bool primary_swap(struct primary *p, Error **errp)
         ok = become_backup(p, errp);
         if (!ok) /* of no use as a standby: the new primary finds the link closed */
             link_down(&p->s->link, "the old primary could not be cleared");
-    }
-    forget_wish(p);
+        forget_wish(p);
+    } /* else whoever waits learns it from the session's end, and then why */
     return ok;
 }
