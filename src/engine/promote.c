@@ -89,11 +89,12 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     engine_set_state(b->e, ENGINE_BACKUP, ENGINE_PROMOTING, permitted ? "the primary hands over" : "granted");
     if (!load(b, errp) || !carry_out(b, &request, errp))
         return false;
-    if (permitted && !session_claim_permitted(b->s, errp))
-        return false;
     b->replicating = false; /* it reaches everyone, whatever they answer */
     b->unsettled = !replication_stop_all(true, errp);
     if (b->unsettled)
+        return false;
+    /* All that was acknowledged is on this side's medium. Before that a claim would let this side die with it. */
+    if (permitted && !session_claim_permitted(b->s, errp))
         return false;
     if (!session_mark_disks(b->s, GUEST_DISKS_CLEAN, errp))
         return false;

@@ -3,8 +3,10 @@
 #include "fake_world.h"
 
 #include "engine/session.h"
+#include <perdure/replication.h>
 #include <perdure/replication_feed.h>
 #include <perdure/vmstate.h>
+#include <dirent.h>
 #include <errno.h>
 
 /* --- tests --- */
@@ -74,6 +76,48 @@ static void test_swap(void **state)
     now->e = NULL;
     await(other->e, ENGINE_UNPROTECTED, 0);
     assert_goes_on(other);
+}
+
+static bool stop_unless_takeover(ReplicationState *rs, bool failover, Error **errp)
+{
+    (void)rs;
+    if (failover)
+        error_setg(errp, "the medium is gone");
+    return !failover;
+}
+
+static int claims_in(const char *path)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    int n = 0;
+
+    assert_non_null(dir);
+    while ((entry = readdir(dir)))
+        n += entry->d_name[0] != '.';
+    closedir(dir);
+    return n;
+}
+
+/* What may fail, and what has to be on the backup's medium, comes before its claim: a backup that dies there has
+ * claimed nothing, and the primary, which has everything, goes on. */
+static void test_swap_claims_last(void **state)
+{
+    struct world *w = *state;
+    static ReplicationOps ops = {.stop = stop_unless_takeover};
+    ReplicationState *rs = replication_new(NULL, &ops);
+    Error *err = NULL;
+    bool swapped;
+
+    protect(w, &w->a);
+    swapped = engine_swap(w->a.e, &err);
+    replication_remove(rs);
+    assert_false(swapped);
+    if (!strstr(error_get_pretty(err), "the medium is gone"))
+        fail_msg("%s", error_get_pretty(err));
+    error_free(err);
+    assert_int_equal(claims_in(w->dir), 0);
+    assert_goes_on(&w->a);
 }
 
 static void test_handover(void **state)
@@ -413,6 +457,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_epochs_and_takeover, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unprotect, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_swap, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_swap_claims_last, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_handover, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_manual, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_backup_lost, set_up, tear_down),
