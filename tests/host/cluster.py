@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest with redis under perdure on test hosts: the steps that every scenario is made of."""
+import filecmp
 import json
 
+from datadisk import GUEST_DISK, check_guest_disk
 from hosts import *  # pylint: disable=wildcard-import,unused-wildcard-import
 
 PORT = 7700
@@ -19,10 +21,18 @@ SYNC_TIMEOUT, TAKEOVER_TIMEOUT = 120, 90
 class Cluster:
     """Two fresh hosts and an etcd. `with Cluster(...) as c:` ends all of it."""
 
+    cmdline = GUEST_CMDLINE
+    devices = ""  # that every guest has, as both sides are given them
+    security = "--insecure"
+    logs = "tail -n 100 /run/perdure-*.log"
+
     def __init__(self, net, image, log_dir):
-        self.a = Host(net, "A", image, log_dir=log_dir)
-        self.b = Host(net, "B", image, log_dir=log_dir)
+        self.a = self.make_host(net, "A", image, log_dir)
+        self.b = self.make_host(net, "B", image, log_dir)
         self.etcd, self._captures, self._log_dir = None, {}, log_dir
+
+    def make_host(self, net, name, image, log_dir):
+        return Host(net, name, image, log_dir=log_dir)
 
     def __enter__(self):
         try:
@@ -51,7 +61,7 @@ class Cluster:
         """What the processes in the hosts said lies in their RAM: fetched before they go."""
         for host in (self.a, self.b):
             try:
-                text = host.run("tail -n 100 /run/perdure-*.log /run/guest.log 2>&1; perdure status web --json 2>&1",
+                text = host.run(f"{self.logs} 2>&1; tail -n 100 /run/guest.log 2>&1; perdure status web --json 2>&1",
                                 timeout=20, check=False).out
             except Exception as error:  # pylint: disable=broad-except
                 text = f"(host {host.name}: {error!r})"
@@ -69,9 +79,7 @@ class Cluster:
     def run_guest(self, host, cpus=1, more=""):
         """Boots the guest and returns when it serves; a boot that hangs is tried again."""
         for attempt in range(1, GUEST_BOOT_ATTEMPTS + 1):
-            job = self.spawn(host, "run", f"--cpus {cpus} --cpu {GUEST_CPU} --memory {GUEST_MEMORY} --kernel /guest/vmlinuz "
-                              f"--initrd /guest/initrd --cmdline '{GUEST_CMDLINE}' "
-                              f"--net tap=tap0,id=net0,mac={GUEST_MAC} --console file:/run/guest.log {more}")
+            job = self.spawn(host, "run", self.machine(cpus, more))
             try:
                 wait_until(lambda: self.guest_boots(host) or not job.running, GUEST_BOOT_TIMEOUT, "the guest is ready")
             except TimeoutError:
@@ -86,6 +94,11 @@ class Cluster:
             raise CommandFailed(f"perdure run ended with {job.code}: {host.run('cat /run/perdure-run.log').out}")
         return None
 
+    def machine(self, cpus=1, more=""):
+        """The options of `perdure run`."""
+        return (f"--cpus {cpus} --cpu {GUEST_CPU} --memory {GUEST_MEMORY} --kernel /guest/vmlinuz --initrd /guest/initrd "
+                f"--cmdline '{self.cmdline}' --net tap=tap0,id=net0,mac={GUEST_MAC} --console file:/run/guest.log {self.devices} {more}")
+
     @staticmethod
     def guest_boots(host):
         """How often the guest's console said that redis and guestd are there."""
@@ -98,16 +111,18 @@ class Cluster:
     def standby(self, host, more=""):
         """Makes @host ready to be protected to."""
         job = self.spawn(host, "standby", f"--listen tcp:0.0.0.0:{PORT} --net id=net0,tap=tap0 --insecure --arbiter {ARBITER} "
-                          f"--console file:/run/guest.log {more}")
+                          f"--console file:/run/guest.log {self.devices} {more}")
         self.wait_state(host, "LISTENING", timeout=30)
         return job
 
     def protect(self, host, peer, more=""):
         """Protects the guest on @host to @peer, and returns when both say so."""
-        host.run(f"perdure protect web --to tcp:{peer.replication_address}:{PORT} --interval {INTERVAL} "
-                 f"--timeout {TIMEOUT} --arbiter {ARBITER} --insecure {more}",
-                 timeout=SYNC_TIMEOUT)
+        host.run(self.protect_command(peer, more), timeout=SYNC_TIMEOUT)
         self.wait_protected(host, peer)
+
+    def protect_command(self, peer, more=""):
+        return (f"perdure protect web --to tcp:{peer.replication_address}:{PORT} --interval {INTERVAL} --timeout {TIMEOUT} "
+                f"--arbiter {ARBITER} {self.security} {more}")
 
     def wait_protected(self, host, peer, timeout=SYNC_TIMEOUT):
         self.wait_state(host, "PROTECTED", timeout=timeout)
@@ -149,6 +164,20 @@ class Cluster:
         """Until the former backup runs the guest alone."""
         self.wait_state(host, "UNPROTECTED")
 
+    def settled(self):
+        """After the two have lost each other: the name of the side that goes on alone, once the other has given way."""
+        state_a, state_b = self.state(self.a), self.state(self.b)
+        assert not (state_a == state_b == "UNPROTECTED"), "both sides run"
+        if state_a == "UNPROTECTED" and state_b in ("STANDBY", "LISTENING", ""):
+            return "A"
+        if state_b == "UNPROTECTED" and state_a in ("FENCED", ""):
+            return "B"
+        return None
+
+    @staticmethod
+    def end_perdure(host):
+        host.run("perdure quit web; killall perdure; while pidof perdure >/dev/null; do sleep 0.1; done", timeout=30)
+
     def replace(self, host):
         """Power comes back on a host that was cut off, and it becomes a standby."""
         host.start()
@@ -167,3 +196,81 @@ class Cluster:
 
     def guest_frames(self, host, since):
         return self._captures[host.name].guest_frames(since)
+
+
+class DiskCluster(Cluster):
+    """Hosts with disks (datadisk.py), and redis on a disk of the guest's: A's has a file system, B's is of the same size.
+
+    The guest's disk may be lengthened behind its file system: that makes a sync last.
+    """
+
+    cmdline = f"{GUEST_CMDLINE} guest.disk=/dev/vda"
+    image = f"/data/{GUEST_DISK}"
+    devices = f"--disk path={image},id=root"
+
+    def make_host(self, net, name, image, log_dir):
+        return Host(net, name, image, log_dir=log_dir, disk=DataDisk(f"{log_dir}/data-{name}", formatted=name == "A"))
+
+    def lengthen_disks(self, mib):
+        """What A's has there is noise, B's are zeroes. To be flushed: a standby's sync is to meet it after a power cut too."""
+        for host, source in ((self.a, "/dev/urandom"), (self.b, "/dev/zero")):
+            host.run(f"dd if={source} bs=1M count={mib} 2>/dev/null >>{self.image} && sync", timeout=120)
+
+    def make_noise(self, host, mib):
+        """Makes the end of the disk of a host that does not run differ from the other side's."""
+        host.run(f"size=$(stat -c %s {self.image}); dd if=/dev/urandom of={self.image} bs=1M count={mib} "
+                 f"seek=$((size / 1048576 - {mib})) conv=notrunc 2>/dev/null && sync", timeout=120)
+
+    def role(self, host):
+        """What the record beside the disk says, or ""."""
+        return host.run(f"sed -n 's/^role //p' {self.image}.perdure", check=False).out.strip()
+
+    def wait_role(self, host, role):
+        wait_until(lambda: self.role(host) == role, 30, f"the record on host {host.name} says {role}")
+
+    def assert_refused(self, host, *words):
+        """`perdure run` on a host that has no perdure says no, in one line with these words, and leaves nothing running."""
+        job = host.run(f"ETCDCTL_ENDPOINTS={self.etcd.endpoint} perdure run --name web {self.machine()}", check=False)
+        assert job.code == 1, (job.code, job.err)
+        self.assert_one_line(host, job.err, *words)
+
+    def assert_one_line(self, host, text, *words):
+        lines = [line for line in text.splitlines() if not line.startswith("arbiter-etcd:")]
+        assert len(lines) == 1 and all(word in lines[0] for word in (self.image, *words)), lines
+        assert host.run("pidof perdure", check=False).code == 1, "something runs"
+        print(f"    {host.name}: {lines[0]}", flush=True)
+
+    def protect_until(self, host, peer, left):
+        """Begins to protect, and returns when at most this share of the disk is left to sync, and not nothing."""
+        host.spawn(self.protect_command(peer))
+
+        def reached():
+            disks = self.status(host)["disks"]
+            return disks["sync_total"] and 0 < disks["sync_left"] <= disks["sync_total"] * left
+
+        wait_until(reached, SYNC_TIMEOUT, "a part of the disk is synced")
+
+    def end_guest(self, host):
+        """By its power button: its file systems are unmounted."""
+        host.run("perdure powerdown web; while perdure status web >/dev/null 2>&1; do sleep 0.1; done", timeout=90)
+        host.run("grep -q 'GUEST-SHUTDOWN its disk is whole' /run/guest.log")
+
+    def check_disks(self, *hosts, equal=False):
+        """Judges from outside what lies on the hosts' disks, after their guest has ended there. They are off then."""
+        images = []
+        for host in hosts:
+            self.unmount(host)
+            host.power_cut()
+            images.append(host.disk.fetch(f"{self._log_dir}/web-{host.name}.img"))
+            check_guest_disk(images[-1])
+        assert not equal or filecmp.cmp(*images, shallow=False), "the disks of the two sides differ"
+
+    def unmount(self, host):
+        host.run("umount /data")
+
+    def end_protected_guest(self, primary, backup):
+        """The end of most scenarios: both sides end, with the same whole disk."""
+        self.end_guest(primary)
+        wait_until(lambda: self.state(backup) in ("", "LISTENING"), 60, f"host {backup.name} has seen the end")
+        self.end_perdure(backup)
+        self.check_disks(primary, backup, equal=True)

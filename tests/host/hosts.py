@@ -17,7 +17,7 @@
 
 A host is a QEMU machine in software emulation, because nested KVM works there on any build machine. Its name is a letter,
 which decides its addresses (network.py). A host that has been cut off starts again with start(), from nothing but
-its image: its files are in RAM. Freezing stops the QEMU process, so the host finds the time gone when it goes on.
+its image: its files are in RAM, except those on its DataDisk (/data there), if it has one. Freezing stops the QEMU process, so the host finds the time gone when it goes on.
 """
 import os
 import signal
@@ -27,13 +27,14 @@ import threading
 
 import images
 from agentlink import AgentLink, CommandFailed, HostLost, Job, wait_until
+from datadisk import DataDisk
 from network import (GUEST_ADDRESS, GUEST_MAC, HARNESS_ADDRESS, PUBLIC, REPLICATION, Capture, Net, OutputEscaped,
                      beacon_spans)
 from services import Client, ClientError, Etcd, GuestShell, ask_guest, redis_answers, start_process, tell_guest
 
-__all__ = ["AgentLink", "Capture", "Client", "ClientError", "CommandFailed", "Etcd", "GUEST_ADDRESS", "GUEST_MAC",
+__all__ = ["AgentLink", "Capture", "Client", "ClientError", "CommandFailed", "DataDisk", "Etcd", "GUEST_ADDRESS", "GUEST_MAC",
            "GuestShell", "HARNESS_ADDRESS", "Host", "HostLost", "Job", "Net", "OutputEscaped", "PUBLIC", "REPLICATION",
-           "ask_guest", "beacon_spans", "images", "redis_answers", "start_hosts", "start_process", "tell_guest", "wait_until"]
+           "ask_guest", "beacon_spans", "cut_power", "images", "redis_answers", "start_hosts", "start_process", "tell_guest", "wait_until"]
 
 BOOT_TIMEOUT = 120
 BOOT_ATTEMPTS = 3
@@ -42,13 +43,13 @@ BOOT_ATTEMPTS = 3
 class Host:
     """One test host. start(), power_cut() and close() belong to the main thread, the rest to any."""
 
-    def __init__(self, net, name, image, log_dir=None, memory_mib=1536, cpus=2):
+    def __init__(self, net, name, image, log_dir=None, memory_mib=1536, cpus=2, disk=None):
         number = 10 + 1 + ord(name) - ord("A")
         self.net, self.name, self._image = net, name, image
         self.address, self.replication_address = f"10.77.0.{number}", f"10.78.0.{number}"
         self._macs = {PUBLIC: f"52:54:00:77:01:{number:02x}", REPLICATION: f"52:54:00:77:02:{number:02x}"}
         self.taps = {PUBLIC: f"pub{name}", REPLICATION: f"rep{name}"}
-        self._memory_mib, self._cpus = memory_mib, cpus
+        self._memory_mib, self._cpus, self.disk = memory_mib, cpus, disk
         self._log_dir = log_dir or os.path.dirname(image.host)
         self._process, self._link = None, None
         self.boots = 0
@@ -100,6 +101,8 @@ class Host:
         for link in (PUBLIC, REPLICATION):
             command += ["-netdev", f"tap,id={link},ifname={self.taps[link]},script=no,downscript=no",
                         "-device", f"virtio-net-pci,netdev={link},mac={self._macs[link]},romfile="]
+        if self.disk:
+            command += ["-drive", f"if=none,id=data,format=raw,file={self.disk.path}", "-device", "virtio-blk-pci,drive=data"]
         return command
 
     # Commands in the host
@@ -181,3 +184,11 @@ def start_hosts(*hosts):
         host.start(wait=False)
     for host in hosts:
         host.wait_ready()
+
+
+def cut_power(*hosts):
+    """Of several in one moment: none sees another's end."""
+    for host in hosts:
+        host.freeze()
+    for host in hosts:
+        host.power_cut()

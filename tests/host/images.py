@@ -8,7 +8,8 @@ Two initramfs archives, each written only when something in it changed:
 
     host.cpio    busybox, ip, the modules for nested KVM and for the network, the control agent (agent.c), etcdctl, the
                  etcd arbiter script, perdure with its libraries, and for it to boot: /guest/vmlinuz, /guest/initrd
-    guest.cpio   busybox, redis-server, the modules for virtio and the power button, and guestd (guestd.c)
+    guest.cpio   busybox, redis-server, the modules for virtio and the power button, and guestd (guestd.c). With guest.disk=/dev/vda
+                 on its command line redis is on that disk, and answers when what it did is there
 
 The kernel of both is Debian's cloud kernel as the package linux-image-cloud-amd64 installs it. The archives are not
 compressed: under emulation a guest takes longer to unpack than to read.
@@ -25,10 +26,10 @@ sys.path.insert(0, f"{TOP}/tests/lib")
 from initramfs import Missing, Tree, installed_kernels, kernel_image, shared_libraries  # noqa: E402 pylint: disable=wrong-import-position
 
 VIRTIO_MODULES = ["virtio_pci", "virtio_net"]
-HOST_MODULES = VIRTIO_MODULES + ["virtio_console", "kvm-amd", "tun", "bridge"]
+HOST_MODULES = VIRTIO_MODULES + ["virtio_blk", "virtio_console", "kvm-amd", "tun", "bridge"]
 GUEST_MODULES = VIRTIO_MODULES + ["virtio_blk", "virtio_console", "virtio_rng", "evdev", "button"]
 
-HOST_INIT = """#!/bin/sh
+HOST_SETUP = """#!/bin/sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -49,8 +50,12 @@ tunctl -t tap0 >/dev/null && brctl addif br0 tap0
 for i in eth0 tap0 br0 eth1; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; ip link set $i up; done
 ip addr add "$host_public" dev br0
 ip addr add "$host_replication" dev eth1
+if [ -b /dev/vda ]; then mkdir /data && mount -t ext4 /dev/vda /data || echo "host: no /data"; fi
 for p in /sys/class/virtio-ports/*; do [ "$(cat $p/name)" = perdure.control ] && port=/dev/${p##*/}; done
 echo "host: $host_name is up after $(cut -d' ' -f1 /proc/uptime) s, kvm: $(ls /dev/kvm)"
+"""
+
+HOST_INIT = f"""{HOST_SETUP}
 while :; do /bin/agent "$port"; echo "host: the agent ended"; sleep 1; done
 """
 
@@ -60,13 +65,18 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 for m in $(cat /lib/modules/order); do insmod /lib/modules/$m; done
-for w in $(cat /proc/cmdline); do case $w in guest.ip=*) ip=${w#*=};; esac; done
+for w in $(cat /proc/cmdline); do case $w in guest.ip=*) ip=${w#*=};; guest.disk=*) disk=${w#*=};; esac; done
 ip link set lo up
 ip addr add "$ip" broadcast + dev eth0
 ip link set eth0 up
 acpid -f -l /acpid.log &
-redis-server --save "" --appendonly no --protected-mode no --bind 0.0.0.0 --maxmemory 32mb --logfile /redis.log &
-until redis-cli ping >/dev/null 2>&1; do sleep 0.1; done
+store="--appendonly no"
+if [ "$disk" ]; then
+    mkdir /data && mount -t ext4 "$disk" /data || { echo "guest: cannot mount $disk"; poweroff -f; }
+    store="--dir /data --appendonly yes --appendfsync always"
+fi
+redis-server --save "" $store --protected-mode no --bind 0.0.0.0 --maxmemory 32mb --logfile /redis.log &
+until [ "$(redis-cli ping 2>/dev/null)" = PONG ]; do sleep 0.1; done
 exec /bin/guestd "${ip%.*}.255" "GUEST-READY $ip $(nproc) cpus after $(cut -d' ' -f1 /proc/uptime) s"
 """
 
@@ -76,6 +86,7 @@ export PATH=/bin:/sbin:/usr/bin:/usr/sbin
 redis-cli shutdown nosave
 redis-cli ping >/dev/null 2>&1 || echo GUEST-SHUTDOWN redis has ended >/dev/console
 sync
+[ -d /data ] && { umount /data && echo GUEST-SHUTDOWN its disk is whole >/dev/console; }
 poweroff -f
 """
 

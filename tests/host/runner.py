@@ -12,14 +12,15 @@ from cluster import Cluster
 from hosts import Net, images
 
 
-def run_scenario(test, net, image, log_dir):
+def run_scenario(test, make_cluster, net, image, log_dir):
     begin = time.monotonic()
     directory = f"{log_dir}/{test.__name__}"
     os.mkdir(directory)
     try:
-        with Cluster(net, image, directory) as cluster:
+        with make_cluster(net, image, directory) as cluster:
             test(cluster)
         verdict = "ok"
+        shutil.rmtree(directory)
     except Exception:  # pylint: disable=broad-except
         verdict = "FAILED"
         traceback.print_exc(file=sys.stdout)
@@ -27,8 +28,8 @@ def run_scenario(test, net, image, log_dir):
     return verdict == "ok"
 
 
-def main(namespace, description):
-    """@namespace is globals() of the file: its test_NAME run always, its long_test_NAME with --long."""
+def main(namespace, description, make_cluster=Cluster, **image_options):
+    """@namespace is globals() of the file: its test_NAME run always, its long_test_NAME with --long. @image_options: of images.build()."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--perdure", default=f"{images.TOP}/build/perdure")
     parser.add_argument("--long", action="store_true", help="the longer scenarios too")
@@ -38,12 +39,12 @@ def main(namespace, description):
     tests = [t for name, t in namespace.items() if name.startswith(prefixes)]
     tests = [t for t in tests if not args.words or any(word in t.__name__ for word in args.words)]
     try:
-        image = images.build(perdure=args.perdure)
+        image = images.build(perdure=args.perdure, **image_options)
     except images.Missing as missing:
         sys.exit(f"{sys.argv[0]}: {missing}")
     net, log_dir = Net(), tempfile.mkdtemp(prefix="perdure-host-")
     print(f"logs: {log_dir}", flush=True)
-    passed = sum(run_scenario(test, net, image, log_dir) for test in tests)
+    passed = sum(run_scenario(test, make_cluster, net, image, log_dir) for test in tests)
     if passed == len(tests):
         shutil.rmtree(log_dir)
     print(f"host: {passed} passed, {len(tests) - passed} failed, 0 skipped")

@@ -74,22 +74,39 @@ class Client(threading.Thread):
     """One TCP connection that sends INCR over and over, never sends one again, and wants the i-th reply to be i.
 
     depth   requests on their way at a time        pause   seconds between a reply and the next request
+    after   a client that has ended, because its guest lost its memory: this one goes on with its counter. All that it was told has to be
+            there, and what was on its way may be.
     """
 
     _keys = itertools.count(1)
 
-    def __init__(self, address=GUEST_ADDRESS, port=REDIS_PORT, depth=4, pause=0.0, connect_timeout=60):
+    def __init__(self, address=GUEST_ADDRESS, port=REDIS_PORT, depth=4, pause=0.0, connect_timeout=60, after=None):
         super().__init__(daemon=True)
         self.replies, self.error = 0, None
         self._depth, self._pause = depth, pause
-        self._key = f"counter-{os.getpid()}-{next(self._keys)}-{time.monotonic_ns()}"
+        self._key = after._key if after else f"counter-{os.getpid()}-{next(self._keys)}-{time.monotonic_ns()}"
         self._ending = threading.Event()
         self._changed = threading.Condition()
         self._gap_start, self._longest = time.monotonic(), 0.0
         self._sock = wait_until(lambda: connect(address, port), connect_timeout, f"redis at {address} accepts")
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._begin = self._resume(after) if after else 0
         self._sock.settimeout(0.5)
         self.start()
+
+    def _resume(self, after):
+        """The counter as it is now."""
+        self._sock.settimeout(30 * PATIENCE)
+        self._sock.sendall(f"INCRBY {self._key} 0\r\n".encode())
+        now, told = int(self._sock.recv(64).strip(b":\r\n")), after.told
+        if not told <= now <= told + after._depth:
+            raise ClientError(f"the counter is {now}: {told} was acknowledged, and {after._depth} were on their way")
+        return now
+
+    @property
+    def told(self):
+        """The counter as the last reply said it."""
+        return self._begin + self.replies
 
     def run(self):
         try:
@@ -118,8 +135,8 @@ class Client(threading.Thread):
             self._sock.sendall(request * len(lines))
 
     def _count(self, line):
-        if line != b":%d" % (self.replies + 1):
-            raise ClientError(f"reply {self.replies + 1} is {line!r}")
+        if line != b":%d" % (self.told + 1):
+            raise ClientError(f"reply {self.told + 1} is {line!r}")
         with self._changed:
             now = time.monotonic()
             self._longest = max(self._longest, now - self._gap_start)

@@ -72,36 +72,21 @@ def test_path_cut(cluster):
         client.wait_more(SOME)
         a.partition(REPLICATION)
         client.wait_more(SOME, timeout=90)
-        outcome = wait_until(lambda: settled(cluster), 90, "one side goes on and the other has stopped")
+        outcome = wait_until(lambda: cluster.settled(), 90, "one side goes on and the other has stopped")
         client.wait_more(SOME)
         spans = [span.host for span in cluster.spans()]
         assert spans == (["A"] if outcome == "A" else ["A", "B"]), (outcome, spans)
         a.heal(REPLICATION)
         client.wait_more(SOME)
-        assert settled(cluster) == outcome, "the healed path changed who runs"
+        assert cluster.settled() == outcome, "the healed path changed who runs"
         winner, loser = (a, b) if outcome == "A" else (b, a)
-        end_perdure(loser)
+        cluster.end_perdure(loser)
         cluster.standby(loser)
         cluster.protect(winner, loser)
         client.wait_more(SOME)
         winner.power_cut()
         client.wait_more(SOME, timeout=90)
         tell_gap(client)
-
-
-def settled(cluster):
-    """The name of the side that goes on alone, once the other has given way."""
-    state_a, state_b = cluster.state(cluster.a), cluster.state(cluster.b)
-    assert not (state_a == state_b == "UNPROTECTED"), "both sides run"
-    if state_a == "UNPROTECTED" and state_b in ("STANDBY", "LISTENING", ""):
-        return "A"
-    if state_b == "UNPROTECTED" and state_a in ("FENCED", ""):
-        return "B"
-    return None
-
-
-def end_perdure(host):
-    host.run("perdure quit web; killall perdure; while pidof perdure >/dev/null; do sleep 0.1; done", timeout=30)
 
 
 def test_b_power_cut(cluster):
