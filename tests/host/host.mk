@@ -6,7 +6,7 @@ HOST_TESTS ?=
 
 check-host check-host-long: $(B)/perdure
 	@scripts/install-packages host
-	$(Q)status=0; for t in linux devices redis disks; do \
+	$(Q)status=0; for t in linux devices redis disks units; do \
 		tests/host/test_$$t.py --perdure $(B)/perdure $(HOST_LONG) $(HOST_TESTS) || status=1; done; exit $$status
 check-host-long: HOST_LONG := --long
 
