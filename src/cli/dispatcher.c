@@ -19,7 +19,7 @@
 
 #define CHILDREN_MAX 64
 #define HELLO_TIME   (5 * NS_PER_S)
-#define START_TIME   (10 * NS_PER_S)
+#define START_TIME   (25 * NS_PER_S) /* it replays its journal first; a primary waits a little longer */
 #define LOOK_AGAIN   (20 * NS_PER_MS)
 #define IDLE         "60s"
 

@@ -58,6 +58,7 @@ const char *engine_state_name(enum engine_state s);
 /* How the engine reaches a peer: sockets in the product (transport_socket_new: transport.h), the simulated
  * link in the simulator. Borrowed by the engine, outlives it. */
 struct transport {
+    /* deadline: until something answers there; to prove who it is may take it longer. */
     Channel *(*connect)(struct transport *t, const char *address, int64_t deadline, Error **errp);
     /* NULL with errp: shut down or broken. A refused or badly authenticated peer is logged and the wait goes
      * on. */

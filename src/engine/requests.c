@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define CONNECT_LIMIT (10 * NS_PER_S)
+#define GREETED_LIMIT (30 * NS_PER_S) /* a standby that is started for us replays its journal first */
 #define CONFIG_LIMIT  (60 * NS_PER_S)
 
 /* --- protect --- */
@@ -66,7 +67,7 @@ static struct session *connect_main(Engine *e, const struct engine_params *p, en
     if (!s)
         return NULL;
     s->primary = true;
-    session_set_limit(s, CONNECT_LIMIT);
+    session_set_limit(s, GREETED_LIMIT);
     if (session_greet(s->in, s->out, &hello, errp))
         return s;
     session_free(s);

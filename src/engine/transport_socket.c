@@ -7,6 +7,8 @@
 #include <stdlib.h>
 
 #define HANDSHAKE_LIMIT (5 * NS_PER_S)
+#define STARTING_LIMIT                                                                                       \
+    (30 * NS_PER_S) /* what answers may be a standby that is started for us: it replays its journal */
 
 /* Replaced ones are kept until the end: a handshake may be under way with them. */
 struct security {
@@ -54,7 +56,7 @@ static Channel *socket_connect(struct transport *t, const char *address, int64_t
     }
     ch = channel_connect(address, deadline, errp);
     if (ch && sec.psk) {
-        channel_set_deadline(ch, deadline);
+        channel_set_deadline(ch, clock_now() + STARTING_LIMIT);
         ch = channel_tls_client(ch, sec.psk, errp);
     }
     if (ch)

@@ -70,17 +70,6 @@ class UnitCluster(DiskCluster):
         assert self.unit(host) == "failed", "a second copy runs"
         self.assert_one_line(host, self.journal(host), *words)
 
-    def protect(self, host, peer, more=""):
-        """A standby that the socket starts replays its journal first, which may last longer here than a primary waits: then once more."""
-        try:
-            super().protect(host, peer, more)
-        except CommandFailed as late:
-            if "did not answer in time" not in str(late):
-                raise
-            print(f"    {peer.name}'s standby was not ready in time, once more", flush=True)
-            self.wait_state(peer, "LISTENING")
-            super().protect(host, peer, more)
-
     def enable_everywhere(self):
         """As one does once the pair is protected."""
         for host in (self.a, self.b):
