@@ -10,9 +10,10 @@
  *     journal_writer_free(jw);
  *
  * put() returns at once while less than backlog_limit bytes are not durable, else it waits. Images are flushed
- * JOURNAL_WRITER_UNFLUSHED_NS after the first write that needs it, or after JOURNAL_WRITER_UNFLUSHED bytes:
- * seldom, for each flush is one more beside the journal's; but so that a takeover has little left to do. An
- * epoch without writes costs nothing: it is durable as soon as all before it is.
+ * when nothing waits and the first write that needs it is JOURNAL_WRITER_UNFLUSHED_NS old, or after
+ * JOURNAL_WRITER_UNFLUSHED bytes: seldom, for each flush is one more beside the journal's; but so that a
+ * takeover has little left to do. An epoch without writes costs nothing: it is durable as soon as all before
+ * it is.
  *
  * The first error is kept: put() and drain() fail with it from then on. Where an image has failed, what was put
  * before still goes into the journal, and stays there: those epochs are acknowledged. Where the journal has failed, or is
