@@ -19,13 +19,18 @@ SOME = 10  # replies that show that the service goes on
 MORE_DISK = 192  # MiB that make a sync last
 
 
-def go_on(cluster, host, client, more=""):
-    """Boots the guest from a surviving disk; what @client was told is there, and redis goes on. Returns a client that has ended again."""
-    cluster.run_guest(host, more=more)
+def serves_on(client):
+    """What @client was told is there, and redis goes on. Returns a client that has ended again."""
     with Client(after=client) as after:
         after.wait_more(SOME)
         after.stop()
     return after
+
+
+def go_on(cluster, host, client, more=""):
+    """Boots the guest from a surviving disk."""
+    cluster.run_guest(host, more=more)
+    return serves_on(client)
 
 
 # While protected
@@ -278,10 +283,7 @@ def try_run(cluster, host):
 
 def go_on_running(cluster, host, client):
     assert cluster.state(host) == "UNPROTECTED"
-    with Client(after=client) as after:
-        after.wait_more(SOME)
-        after.stop()
-    return after
+    return serves_on(client)
 
 
 def long_test_power_cut_in_swap(cluster):
