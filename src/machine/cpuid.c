@@ -59,7 +59,7 @@ static void add_unnamed(const struct kvm *k, struct cpuid *c)
     if (!e)
         return;
     e->ecx |= ECX_HYPERVISOR;
-    if (kvm_ioctl(k->fd, KVM_CHECK_EXTENSION, (void *)KVM_CAP_TSC_DEADLINE_TIMER) > 0)
+    if (kvm_has(k, KVM_CAP_TSC_DEADLINE_TIMER))
         e->ecx |= ECX_TSC_DEADLINE;
 }
 

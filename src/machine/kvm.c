@@ -67,6 +67,11 @@ static int check_extension(int fd, long cap)
     return kvm_ioctl(fd, KVM_CHECK_EXTENSION, (void *)cap);
 }
 
+bool kvm_has(const struct kvm *k, long cap)
+{
+    return check_extension(k->fd, cap) > 0;
+}
+
 static bool check_capabilities(struct kvm *k, Error **errp)
 {
     char missing[1024] = "";

@@ -30,6 +30,9 @@ struct kvm {
 bool kvm_open(struct kvm *k, Error **errp);
 void kvm_close(struct kvm *k);
 
+/* Whether this host's KVM offers an extension that is not among those every host must have. */
+bool kvm_has(const struct kvm *k, long cap);
+
 /* ioctl that starts again when a signal came between. */
 int kvm_ioctl(int fd, unsigned long request, void *arg);
 /* false with "what: errno" */

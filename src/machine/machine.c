@@ -47,6 +47,13 @@ static void on_vcpu_failed(void *opaque, const char *text)
     machine_tell(opaque, MACHINE_ERROR);
 }
 
+/* Without the hardware for it KVM accepts a frequency above its own too, and then moves each processor's TSC
+ * forward now and then: they disagree, which no guest with two processors survives for long. */
+static bool scale_tsc(const struct kvm *k, int fd, uint64_t khz)
+{
+    return kvm_has(k, KVM_CAP_TSC_CONTROL) && kvm_ioctl(fd, KVM_SET_TSC_KHZ, (void *)(uintptr_t)khz) == 0;
+}
+
 /* From the configuration: the same frequency as where the guest was started, or
  * one that KVM scales to it. */
 static bool check_tsc(Machine *m, int fd, Error **errp)
@@ -63,8 +70,7 @@ static bool check_tsc(Machine *m, int fd, Error **errp)
         return true;
     }
     off = there > (uint64_t)here ? there - (uint64_t)here : (uint64_t)here - there;
-    if (off * 1000000 <= there * TSC_TOLERANCE_PPM ||
-        kvm_ioctl(fd, KVM_SET_TSC_KHZ, (void *)(uintptr_t)there) == 0)
+    if (off * 1000000 <= there * TSC_TOLERANCE_PPM || scale_tsc(&m->kvm, fd, there))
         return true;
     error_setg(errp,
                "the guest's TSC runs at %llu kHz, this host's at %d kHz and "

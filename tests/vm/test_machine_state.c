@@ -2,6 +2,8 @@
 /* The dirty log misses nothing, and a state taken in mid-loop goes on in a fresh machine. */
 #include "vm.h"
 
+#include "machine/machine_internal.h"
+
 #include "base/task.h"
 #include <perdure/savevm.h>
 
@@ -217,6 +219,34 @@ static void test_loaded_is_saved(void **state)
     vm_end(m);
 }
 
+/* Where the TSC runs at another frequency and cannot be scaled, no guest goes on: also at a lower one, for which KVM
+ * would have a makeshift that pulls the processors' TSCs apart. */
+static void refuses_tsc(Machine *m, uint32_t khz)
+{
+    struct vm_image im;
+
+    m->setup.tsc_khz = khz;
+    vm_image_take(&im, m);
+    vm_image_refused(&im, "cannot be scaled");
+    vm_image_drop(&im);
+}
+
+static void test_other_tsc(void **state)
+{
+    Machine *m = vm_boot("walk", 1, "size=1M");
+    uint32_t here = m->setup.tsc_khz;
+
+    (void)state;
+    vm_wait_running(m);
+    vm_pause(m);
+    if (!kvm_has(&m->kvm, KVM_CAP_TSC_CONTROL)) {
+        refuses_tsc(m, here - here / 100);
+        refuses_tsc(m, here + here / 100);
+    }
+    vm_resume(m);
+    vm_end(m);
+}
+
 /* A request that was made travels with the state; the reset can be done on the other side. */
 static void test_request_travels(void **state)
 {
@@ -406,10 +436,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dirty_log),       cmocka_unit_test(test_dirty_log_live),
         cmocka_unit_test(test_dirty_by_device), cmocka_unit_test(test_move_one),
-        cmocka_unit_test(test_move_two),        cmocka_unit_test(test_loaded_is_saved),
-        cmocka_unit_test(test_request_travels), cmocka_unit_test(test_state_file),
-        cmocka_unit_test(test_hostile_state),   cmocka_unit_test(test_ended_in_file),
-        cmocka_unit_test(test_clear),
+        cmocka_unit_test(test_move_two),        cmocka_unit_test(test_other_tsc),
+        cmocka_unit_test(test_loaded_is_saved), cmocka_unit_test(test_request_travels),
+        cmocka_unit_test(test_state_file),      cmocka_unit_test(test_hostile_state),
+        cmocka_unit_test(test_ended_in_file),   cmocka_unit_test(test_clear),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -261,6 +261,17 @@ Machine *vm_image_machine(const struct vm_image *im)
     return m;
 }
 
+void vm_image_refused(const struct vm_image *im, const char *words)
+{
+    VMStream *f = again(im->config);
+    Error *err = NULL;
+
+    assert_null(machine_new_from_stream(f, &config, &err));
+    assert_non_null(strstr(error_get_pretty(err), words));
+    error_free(err);
+    perdure_stream_close(f);
+}
+
 void vm_image_load(const struct vm_image *im, Machine *m)
 {
     Guest *g = machine_guest(m);

@@ -63,6 +63,8 @@ struct vm_image {
 /* Paused. */
 void vm_image_take(struct vm_image *im, Machine *m);
 Machine *vm_image_machine(const struct vm_image *im);
+/* No machine comes of it, and the error has these words. */
+void vm_image_refused(const struct vm_image *im, const char *words);
 void vm_image_load(const struct vm_image *im, Machine *m);
 void vm_image_drop(struct vm_image *im);
 /* Ends m after its state was taken; the machine that goes on with it runs. */
