@@ -132,6 +132,32 @@ bool vcpu_msrs_set(struct vcpu_state *s, bool keep_tsc, Error **errp)
     return true;
 }
 
+static uint64_t tsc_adjust(struct vcpu *v)
+{
+    struct one_msr one = {.head.nmsrs = 1, .entry.index = MSR_TSC_ADJUST};
+
+    return kvm_ioctl(v->fd, KVM_GET_MSRS, &one) == 1 ? one.entry.data : 0;
+}
+
+static bool tsc_offset(struct vcpu *v, unsigned long request, uint64_t *offset)
+{
+    struct kvm_device_attr attr = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)offset};
+
+    return kvm_ioctl(v->fd, request, &attr) == 0;
+}
+
+void vcpu_msrs_follow_tsc(struct vcpu_state *s)
+{
+    struct vcpu *first = &s->vcpu->set->cpu[0];
+    uint64_t offset;
+
+    if (s->vcpu == first || !tsc_offset(first, KVM_GET_DEVICE_ATTR, &offset))
+        return;
+    offset += tsc_adjust(s->vcpu) - tsc_adjust(first);
+    tsc_offset(s->vcpu, KVM_SET_DEVICE_ATTR, &offset);
+}
+
 static bool host_knows(const struct vcpu_state *s, uint32_t index)
 {
     for (uint32_t i = 0; i < s->host_msr_count; i++)

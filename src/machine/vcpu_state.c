@@ -153,6 +153,15 @@ static bool read_first(struct vcpu_state *s, Error **errp)
     return vcpu_state_await(s, errp);
 }
 
+static bool set_msrs(struct vcpu_state *s, bool keep_tsc, Error **errp)
+{
+    if (!vcpu_msrs_set(s, keep_tsc, errp))
+        return false;
+    if (!keep_tsc)
+        vcpu_msrs_follow_tsc(s);
+    return true;
+}
+
 bool vcpu_state_set(struct vcpu_state *s, bool keep_tsc, Error **errp)
 {
     struct kvm_vcpu_events events = s->events;
@@ -163,7 +172,7 @@ bool vcpu_state_set(struct vcpu_state *s, bool keep_tsc, Error **errp)
            call(s, KVM_SET_XCRS, &s->xcrs, "KVM_SET_XCRS", errp) &&
            call(s, KVM_SET_XSAVE, s->xsave, "KVM_SET_XSAVE", errp) &&
            call(s, KVM_SET_DEBUGREGS, &s->debugregs, "KVM_SET_DEBUGREGS", errp) &&
-           vcpu_msrs_set(s, keep_tsc, errp) && call(s, KVM_SET_LAPIC, &s->lapic, "KVM_SET_LAPIC", errp) &&
+           set_msrs(s, keep_tsc, errp) && call(s, KVM_SET_LAPIC, &s->lapic, "KVM_SET_LAPIC", errp) &&
            call(s, KVM_SET_MP_STATE, &s->mp_state, "KVM_SET_MP_STATE", errp) &&
            vcpu_msrs_set_deadline(s, errp) &&
            call(s, KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS", errp);

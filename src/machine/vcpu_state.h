@@ -55,7 +55,8 @@ void vcpu_state_free(struct vcpu_state *s);
 void vcpu_states_ask(struct vcpus *s, struct vcpu_state **states);
 /* Once for each time it was asked. */
 bool vcpu_state_await(struct vcpu_state *s, Error **errp);
-/* keep_tsc: the TSC runs on (a reset does not turn it back). */
+/* keep_tsc: the TSC runs on (a reset does not turn it back). Processor 0 is set before the others: their TSCs follow
+ * its. */
 bool vcpu_state_set(struct vcpu_state *s, bool keep_tsc, Error **errp);
 /* What a loaded state holds beyond this host's abilities is an error by name; the rest is made fit for
  * vcpu_state_set(). */
