@@ -154,10 +154,11 @@ def host_tree(out, release, guest, perdure, modules):
     return tree
 
 
-def build(out=f"{TOP}/build/host", perdure=None, modules=(), more=lambda tree, release: None):
+def build(out=f"{TOP}/build/host", perdure=None, programs=(), modules=(), more=lambda tree, release: None):
     """Builds what changed and returns the paths.
 
     perdure   path of the program to put at /usr/bin/perdure with its libraries, or None
+    programs  paths, from perdure's directory, of others that belong into /root
     modules   what the kernel of the hosts needs besides HOST_MODULES
     more      called with the Tree of the hosts and the kernel's release, to add to it
     """
@@ -165,6 +166,8 @@ def build(out=f"{TOP}/build/host", perdure=None, modules=(), more=lambda tree, r
     release = kernel_release()
     guest = guest_tree(out, release).write(f"{out}/guest.cpio")
     tree = host_tree(out, release, guest, perdure, list(modules))
+    for program in programs:
+        tree.program(os.path.join(os.path.dirname(perdure), program), f"/root/{os.path.basename(program)}")
     more(tree, release)
     return Images(kernel_image(release), tree.write(f"{out}/host.cpio"), guest, tsc_khz(out))
 
