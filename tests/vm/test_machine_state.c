@@ -276,7 +276,9 @@ static void test_other_tsc(void **state)
     (void)state;
     vm_wait_running(m);
     vm_pause(m);
-    if (!kvm_has(&m->kvm, KVM_CAP_TSC_CONTROL)) {
+    if (kvm_has(&m->kvm, KVM_CAP_TSC_CONTROL)) {
+        print_message("this KVM scales the TSC: there is nothing to refuse\n");
+    } else {
         refuses_tsc(m, here - here / 100);
         refuses_tsc(m, here + here / 100);
     }
