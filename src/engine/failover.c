@@ -157,8 +157,8 @@ static enum arbiter_answer claim_patiently(struct session *s, Error **errp)
             return answer;
         }
         error_free(err);
-        task_sleep_until(clock_now() +
-                         RETRY); /* the user's word, which ends other waits, decides nothing here */
+        /* The user's word, which ends other waits, decides nothing here. */
+        task_sleep_until(clock_now() + RETRY);
     }
 }
 
