@@ -8,8 +8,9 @@ The guest `disk` (guests/disk.c) polls one virtio-blk queue; under QEMU it is a 
 its aio engines. A row is one kind of work; in each round every monitor does it once, in an order that turns, each in a fresh process. The
 image is in the page cache: what is measured is the way of a request through the monitor, and what a flush costs. The same once more under
 protection (rows of writes, and one of reads): primary and backup are two processes on this machine, in two network namespaces with a link (TCP, TLS with a
-pre-shared key), each with an image of its own on the same disk. Steal time is recorded; a measurement with much of it is repeated. Closes with one line for
-scripts: ratios of medians, to the better QEMU and to the unprotected run, higher is better.
+pre-shared key), each with an image of its own on the same disk. "cpu us" is processor time a request, of all the monitor's threads but the one that runs the
+guest; and of the backup's. Steal time is recorded; a measurement with much of it is repeated. Closes with one line for scripts: ratios of medians, to the
+better QEMU and to the unprotected run, higher is better.
 """
 import argparse
 import os
@@ -54,6 +55,19 @@ def steal_ticks():
         return int(f.readline().split()[8])
 
 
+def processor_ns(pid):
+    """What a monitor's threads have run, without those that run the guest (vcpu0; QEMU: CPU 0/KVM)."""
+    total = 0
+    for thread in os.listdir("/proc/%d/task" % pid):
+        folder = "/proc/%d/task/%s/" % (pid, thread)
+        try:
+            with open(folder + "comm") as comm, open(folder + "schedstat") as stat:
+                total += 0 if comm.read().startswith(("vcpu", "CPU ")) else int(stat.read().split()[0])
+        except OSError:
+            pass  # it has ended
+    return total
+
+
 def make_image(path):
     """Sector s begins with 64 * s, as the guest expects it (guests/guest_abi.h)."""
     per_mib = (1 << 20) // SECTOR
@@ -92,11 +106,11 @@ class Bench:
             self.settle(self.image)
             self.settle(self.copy)
             primary = pair.a.run("builtin:disk", self.cmdline(work, PROTECT_WARM_MS), memory=MEMORY, extra=disk_options([self.image]))
-            pair.b.standby(disk_options([self.copy]))
+            backup = pair.b.standby(disk_options([self.copy]))
             pair.a.protect(pair.b)
             if "counting" in primary.output():
                 sys.exit("bench disk: it took %d ms and more to be protected" % PROTECT_WARM_MS)
-            result = self.result(primary.popen, primary.console, primary.log_path)
+            result = self.result(primary.popen, primary.console, primary.log_path, backup.popen)
             status = pair.a.status()
             if status["state"] != "PROTECTED":
                 sys.exit("bench disk: the protection ended: " + status["last_error"])
@@ -141,19 +155,24 @@ class Bench:
             process.kill()
             process.wait()
 
-    def result(self, process, console, log_path):
+    def result(self, process, console, log_path, backup=None):
+        processes = [process, backup] if backup else [process]
         deadline = time.monotonic() + 20 * self.seconds + 60
+        before = None
         while time.monotonic() < deadline and process.poll() is None:
             with open(console, errors="replace") as f:
                 text = f.read()
+            if not before and "counting" in text:
+                before = [processor_ns(p.pid) for p in processes]
             done = re.search(r"^disk: operations=.*$", text, re.M)
             if done and text.endswith("\n"):
                 n = {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", done.group(0))}
                 n["rate"] = n["operations"] / (n["us"] / 1e6)
+                n["cpu_us"] = [(processor_ns(p.pid) - ns) / 1e3 / max(n["operations"], 1) for p, ns in zip(processes, before)]
                 return n
             if re.search(r"^(DATA|DISK|disk: no)", text, re.M):
                 break
-            time.sleep(0.05)
+            time.sleep(0.02)
         with open(log_path, errors="replace") as f:
             sys.exit("bench disk: no result: %s\n%s" % (open(console, errors="replace").read(), f.read()))
 
@@ -182,10 +201,10 @@ def show(row, seen):
     for name, results in seen.items():
         rates = [r["rate"] for r in results]
         middle = sorted(results, key=lambda r: r["rate"])[len(results) // 2]
-        print("%-12s %-14s %9.0f %9.0f | %9.1f | %8.0f %8.0f %9.0f | %8.0f | %d" % (
+        print("%-12s %-14s %9.0f %9.0f | %9.1f | %8.0f %8.0f %9.0f | %8.0f | %-11s | %d" % (
             row, name, min(rates), statistics.median(rates), statistics.median(rates) * middle["bytes"] / max(middle["operations"], 1) / 1e6,
             middle["mean_ns"] / 1e3, middle["p50_ns"] / 1e3, middle["p99_ns"] / 1e3, middle["flush_mean_ns"] / 1e3,
-            max(r["steal"] for r in results)), flush=True)
+            " + ".join("%.1f" % us for us in middle["cpu_us"]), max(r["steal"] for r in results)), flush=True)
 
 
 def ratios_of(seen):
@@ -207,8 +226,8 @@ def main():
     closing = {}
     with tempfile.TemporaryDirectory(prefix="bench-disk-", dir=options.dir) as folder:
         bench = Bench(os.path.abspath(options.build), folder, 1 if options.quick else 3)
-        print("%-12s %-14s %9s %9s | %9s | %8s %8s %9s | %8s | %s" % ("work", "monitor", "1/s min", "1/s p50", "MB/s p50", "mean us", "p50 us",
-                                                                     "p99 us", "flush us", "steal"))
+        print("%-12s %-14s %9s %9s | %9s | %8s %8s %9s | %8s | %-11s | %s" % (
+            "work", "monitor", "1/s min", "1/s p50", "MB/s p50", "mean us", "p50 us", "p99 us", "flush us", "cpu us", "steal"))
         for name in names:
             seen = bench.row(name, 3 if options.quick else options.rounds)
             show(name, seen)
