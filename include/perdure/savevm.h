@@ -111,8 +111,15 @@ bool perdure_savevm_resume_prepare(struct MigrationState *s, Error **errp);
  */
 bool perdure_savevm_all(VMStream *f, Error **errp);
 
-/* Loads sections up to END: load_setup, sections, mandatory ones present, load_cleanup. */
+/* Loads sections up to END: the four calls below for one state and nothing else in f. */
 bool perdure_loadvm_all(VMStream *f, Error **errp);
+/* The same record by record, for who finds others between them: load_setup of everyone; each section, or unknown
+ * optional record, that perdure_stream_next() returned; at STATE_END: is everything there?; and load_cleanup, always, in
+ * the end. */
+bool perdure_loadvm_begin(VMStream *f, Error **errp);
+bool perdure_loadvm_record(VMStream *f, uint16_t type, uint64_t id, Error **errp);
+bool perdure_loadvm_complete(Error **errp);
+bool perdure_loadvm_cleanup(Error **errp);
 /* Loads the FULL sections in f (what perdure_savevm_devices wrote), which must hold every non-iterable
  * component exactly once. */
 bool perdure_loadvm_devices(VMStream *f, Error **errp);

@@ -120,6 +120,16 @@ static bool is_section(uint16_t type, enum load_mode mode)
     return type >= PERDURE_RECORD_SECTION_START && type <= PERDURE_RECORD_SECTION_FULL;
 }
 
+static bool skip_optional(VMStream *f, uint16_t type, Error **errp)
+{
+    if (!(type & PERDURE_RECORD_OPTIONAL)) {
+        error_setg(errp, "unknown record of type 0x%x in the machine state; a newer perdure wrote it", type);
+        return false;
+    }
+    perdure_stream_skip(f);
+    return true;
+}
+
 static bool incomplete(const struct savevm_entry *e, const char *what, Error **errp)
 {
     error_setg(errp, "the state has no %s %s.%u, which this machine needs", what, e->idstr, e->instance);
@@ -140,45 +150,45 @@ static bool check_complete(enum load_mode mode, Error **errp)
     return true;
 }
 
-static bool load_sections(VMStream *f, enum load_mode mode, Error **errp)
+/* The sections of devices, up to the end of the stream. */
+static bool load_devices(VMStream *f, enum load_mode mode, Error **errp)
 {
     uint16_t type;
     uint64_t id;
 
     forget_last_load();
     while (perdure_stream_next(f, &type, &id)) {
-        if (is_section(type, mode)) {
-            if (!load_section(f, type, id, mode, errp))
+        if (!is_section(type, mode)) {
+            if (!skip_optional(f, type, errp))
                 return false;
-        } else if (mode == LOAD_ALL && type == PERDURE_RECORD_STATE_END) {
-            perdure_stream_done(f);
-            return !perdure_stream_error(f, errp) && check_complete(mode, errp);
-        } else if (type & PERDURE_RECORD_OPTIONAL) {
-            perdure_stream_skip(f);
-        } else {
-            error_setg(errp, "unknown record of type 0x%x in the machine state; a newer perdure wrote it",
-                       type);
+        } else if (!load_section(f, type, id, mode, errp)) {
             return false;
         }
     }
-    if (perdure_stream_error(f, errp))
-        return false;
-    if (mode == LOAD_ALL) {
-        error_setg(errp, "the machine state ends before its end record");
-        return false;
-    }
-    return check_complete(mode, errp);
+    return !perdure_stream_error(f, errp) && check_complete(mode, errp);
 }
 
-static bool walk(VMStream *f, enum load_mode mode, Error **errp)
+static bool walk_devices(VMStream *f, enum load_mode mode, Error **errp)
 {
     bool ok;
 
     savevm_walk_begin();
-    ok = load_sections(f, mode, errp);
+    ok = load_devices(f, mode, errp);
     savevm_walk_end();
     return ok;
 }
+
+bool perdure_loadvm_devices(VMStream *f, Error **errp)
+{
+    return walk_devices(f, LOAD_DEVICES, errp);
+}
+
+bool perdure_loadvm_devices_check(VMStream *f, Error **errp)
+{
+    return walk_devices(f, CHECK_DEVICES, errp);
+}
+
+/* --- a whole state, record by record --- */
 
 static bool load_setup(VMStream *f, Error **errp)
 {
@@ -193,31 +203,73 @@ static bool load_setup(VMStream *f, Error **errp)
     return true;
 }
 
-/* Runs for everyone; ok and errp are of what came before, whose error counts. */
-static bool load_cleanup(bool ok, Error **errp)
+bool perdure_loadvm_begin(VMStream *f, Error **errp)
 {
+    bool ok;
+
+    forget_last_load();
+    savevm_walk_begin();
+    ok = load_setup(f, errp);
+    savevm_walk_end();
+    return ok;
+}
+
+bool perdure_loadvm_record(VMStream *f, uint16_t type, uint64_t id, Error **errp)
+{
+    bool ok;
+
+    savevm_walk_begin();
+    ok =
+        is_section(type, LOAD_ALL) ? load_section(f, type, id, LOAD_ALL, errp) : skip_optional(f, type, errp);
+    savevm_walk_end();
+    return ok;
+}
+
+bool perdure_loadvm_complete(Error **errp)
+{
+    return check_complete(LOAD_ALL, errp);
+}
+
+bool perdure_loadvm_cleanup(Error **errp)
+{
+    struct savevm_entry *failed = NULL;
+    int first = 0;
+
     for (struct savevm_entry *e = savevm_first(); e; e = e->next) {
         int status = e->ops->load_cleanup ? e->ops->load_cleanup(e->opaque) : 0;
 
-        if (status < 0 && ok) {
-            error_setg_errno(errp, -status, "%s.%u could not finish its load", e->idstr, e->instance);
-            ok = false;
+        if (status < 0 && !failed) {
+            failed = e;
+            first = status;
         }
     }
-    return ok;
+    if (failed)
+        error_setg_errno(errp, -first, "%s.%u could not finish its load", failed->idstr, failed->instance);
+    return !failed;
+}
+
+static bool load_records(VMStream *f, Error **errp)
+{
+    uint16_t type;
+    uint64_t id;
+
+    while (perdure_stream_next(f, &type, &id)) {
+        if (type != PERDURE_RECORD_STATE_END) {
+            if (!perdure_loadvm_record(f, type, id, errp))
+                return false;
+            continue;
+        }
+        perdure_stream_done(f);
+        return !perdure_stream_error(f, errp) && perdure_loadvm_complete(errp);
+    }
+    if (!perdure_stream_error(f, errp))
+        error_setg(errp, "the machine state ends before its end record");
+    return false;
 }
 
 bool perdure_loadvm_all(VMStream *f, Error **errp)
 {
-    return load_cleanup(load_setup(f, errp) && walk(f, LOAD_ALL, errp), errp);
-}
+    bool ok = perdure_loadvm_begin(f, errp) && load_records(f, errp);
 
-bool perdure_loadvm_devices(VMStream *f, Error **errp)
-{
-    return walk(f, LOAD_DEVICES, errp);
-}
-
-bool perdure_loadvm_devices_check(VMStream *f, Error **errp)
-{
-    return walk(f, CHECK_DEVICES, errp);
+    return perdure_loadvm_cleanup(ok ? errp : NULL) && ok;
 }
