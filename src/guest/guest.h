@@ -35,6 +35,8 @@ struct guest_disk_mark {
     uint64_t generation, epoch;
 };
 
+#define GUEST_THROTTLE_MAX 99u
+
 struct guest_ops {
     /* Every vCPU out of the kernel and at the barrier, then the I/O loop parked. Idempotent is not needed:
      * never nested. */
@@ -57,6 +59,10 @@ struct guest_ops {
     bool (*collect)(Guest *g, Staging *s, bool live, bool *ret_more, Error **errp);
     /* Estimate of the pages that collect would have to copy. */
     uint64_t (*changed_pages)(Guest *g);
+
+    /* Its processors stand still for so many percent of the time, at most GUEST_THROTTLE_MAX; 0: not any more. NULL:
+     * they cannot be slowed. */
+    void (*throttle)(Guest *g, unsigned percent);
 
     /* The request that the guest made and that was not yet carried out. Paused. */
     enum guest_request (*request)(Guest *g);

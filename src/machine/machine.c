@@ -287,7 +287,8 @@ static bool make_all(Machine *m, bool from_stream, Error **errp)
         return false;
     m->loop = loop_new(errp);
     return m->loop && make_vcpus(m, from_stream, errp) && register_state(m, errp) && make_devices(m, errp) &&
-           machine_announce_init(m, errp) && machine_run_init(m, errp);
+           machine_announce_init(m, errp) && throttle_init(&m->throttle, m->loop, &m->vcpus, errp) &&
+           machine_run_init(m, errp);
 }
 
 /* Takes setup's contents. */
@@ -338,6 +339,7 @@ static void destroy_devices(Machine *m)
     if (!m->loop)
         return;
     loop_lock(m->loop);
+    throttle_destroy(&m->throttle);
     if (m->announce_timer)
         loop_timer_free(m->announce_timer);
     if (m->console)

@@ -49,6 +49,11 @@ static bool guest_collect(Guest *g, Staging *s, bool live, bool *ret_more, Error
     return true;
 }
 
+static void guest_throttle(Guest *g, unsigned percent)
+{
+    throttle_set(&machine_of(g)->throttle, percent);
+}
+
 static uint64_t guest_changed_pages(Guest *g)
 {
     return dirty_log_estimate(&machine_of(g)->dirty);
@@ -169,6 +174,7 @@ const struct guest_ops machine_guest_ops = {
     .begin_save = guest_begin_save,
     .collect = guest_collect,
     .changed_pages = guest_changed_pages,
+    .throttle = guest_throttle,
     .request = guest_pending_request,
     .reset = guest_reset,
     .mark_disks = guest_mark_disks,

@@ -16,6 +16,7 @@
 #include "machine/dirty_log.h"
 #include "machine/irqchip.h"
 #include "machine/machine.h"
+#include "machine/throttle.h"
 #include "machine/vcpu_state.h"
 
 #define MACHINE_ANNOUNCEMENTS 6
@@ -56,6 +57,7 @@ struct Machine {
     struct task_cond work; /* its own: a resume wakes nobody who does not wait for it */
     bool reset_wanted, quit;
 
+    struct throttle throttle;
     LoopTimer *announce_timer;
     int announce_next;
     int64_t announce_begin;

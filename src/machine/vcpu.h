@@ -45,6 +45,7 @@ enum vcpu_hold {
     VCPU_HOLD_REQUEST = 1 << 2, /* the guest asked for its end or a reset */
     VCPU_HOLD_ERROR = 1 << 3,   /* KVM cannot go on with it */
     VCPU_HOLD_QUIT = 1 << 4,
+    VCPU_HOLD_THROTTLE = 1 << 5, /* for a part of the time (throttle.h) */
 };
 
 /* What the processors need of the machine. Callbacks come on vCPU threads and may only wake somebody. */
