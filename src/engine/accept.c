@@ -238,7 +238,7 @@ static void answer(struct greeting *gr)
         error_free(err);
         return;
     }
-    if (gr->hello.kind == WIRE_KIND_MAIN)
+    if (gr->hello.kind == WIRE_KIND_MAIN || gr->hello.kind == WIRE_KIND_MIGRATE)
         begin_session(gr);
     else if (gr->hello.kind == WIRE_KIND_HEARTBEAT)
         hand_over_beat(gr);

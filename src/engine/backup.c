@@ -113,7 +113,10 @@ static bool on_config(struct backup *b, Error **errp)
     e->wish = (struct wishes){.quit = e->wish.quit}; /* they were for the protection before */
     memset(&e->figures, 0, sizeof(e->figures));
     task_unlock(&e->lock);
-    engine_set_state(e, ENGINE_BACKUP, ENGINE_SYNCING, "a primary begins to sync");
+    if (backup_is_destination(b))
+        engine_set_state(e, ENGINE_BACKUP, ENGINE_MIGRATING, "a guest is coming");
+    else
+        engine_set_state(e, ENGINE_BACKUP, ENGINE_SYNCING, "a primary begins to sync");
     return wire_send(b->s->out, WIRE_CONFIG_OK, 0, errp);
 }
 
@@ -121,7 +124,8 @@ static bool on_start(struct backup *b, Error **errp)
 {
     if (!wire_done(b->s->in, errp))
         return false;
-    if (b->e->state != ENGINE_SYNCING || b->replicating) { /* a guest may be left here by a swap */
+    if ((b->e->state != ENGINE_SYNCING && b->e->state != ENGINE_MIGRATING) ||
+        b->replicating) { /* a guest may be left here by a swap */
         error_setg(errp, "the primary started replication out of turn");
         return false;
     }
@@ -159,17 +163,26 @@ static bool on_ended(struct backup *b, uint64_t how, Error **errp)
     return true;
 }
 
+static bool may_be_permitted(const struct backup *b, uint64_t epoch)
+{
+    if (backup_is_destination(b))
+        return b->loaded && epoch == 0;
+    return b->standby && b->last_was_swap && epoch == b->epoch;
+}
+
 static bool on_run(struct backup *b, uint64_t epoch, Error **errp)
 {
+    bool moves = backup_is_destination(b);
     Error *err = NULL;
 
     if (!wire_done(b->s->in, errp))
         return false;
-    if (!b->standby || !b->last_was_swap || epoch != b->epoch) {
+    if (!may_be_permitted(b, epoch)) {
         error_setg(errp, "the primary gave its permission to run out of turn");
         return false;
     }
-    report_begin(&b->s->report, "planned change of roles", "the primary hands over", clock_now(),
+    report_begin(&b->s->report, moves ? "live migration" : "planned change of roles",
+                 moves ? "the source hands over" : "the primary hands over", clock_now(),
                  b->s->hello.generation, b->epoch, b->s->last_ack);
     if (backup_promote(b, true, &err))
         return true;
@@ -183,6 +196,43 @@ static bool on_run(struct backup *b, uint64_t epoch, Error **errp)
 
 /* --- record by record --- */
 
+static bool unexpected(struct backup *b, uint16_t type, Error **errp)
+{
+    wire_unexpected(b->s->in, type,
+                    backup_is_destination(b) ? "taking in a migration" : "serving as a backup");
+    perdure_stream_error(b->s->in, errp);
+    return false;
+}
+
+/* Of a protection only. */
+static bool dispatch_epoch(struct backup *b, uint16_t type, uint64_t id, Error **errp)
+{
+    switch (type) {
+    case WIRE_SYNC_PAGES:
+        return intake_sync_pages(b, errp);
+    case WIRE_PAGES:
+        return intake_pages(b, id, errp);
+    case PERDURE_RECORD_SECTION_FULL:
+        return intake_device(b, errp);
+    case WIRE_END:
+        return intake_end(b, id, errp);
+    case WIRE_ENDED:
+        return on_ended(b, id, errp);
+    default:
+        return unexpected(b, type, errp);
+    }
+}
+
+/* Of a migration only. */
+static bool dispatch_incoming(struct backup *b, uint16_t type, uint64_t id, Error **errp)
+{
+    if (type >= PERDURE_RECORD_SECTION_START && type <= PERDURE_RECORD_SECTION_FULL)
+        return incoming_section(b, type, id, errp);
+    if (type == PERDURE_RECORD_STATE_END)
+        return incoming_state_end(b, errp);
+    return unexpected(b, type, errp);
+}
+
 static bool dispatch(struct backup *b, uint16_t type, uint64_t id, Error **errp)
 {
     switch (type) {
@@ -190,27 +240,17 @@ static bool dispatch(struct backup *b, uint16_t type, uint64_t id, Error **errp)
         return on_config(b, errp);
     case WIRE_START:
         return on_start(b, errp);
-    case WIRE_SYNC_PAGES:
-        return intake_sync_pages(b, errp);
     case WIRE_FEED:
         return intake_feed(b, id, errp);
-    case WIRE_PAGES:
-        return intake_pages(b, id, errp);
-    case PERDURE_RECORD_SECTION_FULL:
-        return intake_device(b, errp);
-    case WIRE_END:
-        return intake_end(b, id, errp);
     case WIRE_PROBE:
         return wire_done(b->s->in, errp) && wire_send(b->s->out, WIRE_PROBE_OK, id, errp);
     case WIRE_GOODBYE:
         return on_goodbye(b, errp);
     case WIRE_RUN:
         return on_run(b, id, errp);
-    case WIRE_ENDED:
-        return on_ended(b, id, errp);
     default:
-        wire_unexpected(b->s->in, type, "serving as a backup");
-        return !perdure_stream_error(b->s->in, errp);
+        return backup_is_destination(b) ? dispatch_incoming(b, type, id, errp)
+                                        : dispatch_epoch(b, type, id, errp);
     }
 }
 
@@ -329,7 +369,10 @@ enum session_end backup_run(struct session *s)
     session_blame_link(s, &err);
     if (err && end != SESSION_QUIT)
         engine_note_error(s->e, err);
-    if (end != SESSION_SWAPPED)
+    incoming_close(&b);
+    if (end == SESSION_MIGRATED)
+        session_linger(s); /* the source may still have to read that it runs here */
+    else if (end != SESSION_SWAPPED)
         finish(&b, end, reason(end, err));
     error_free(err);
     intake_close(&b);

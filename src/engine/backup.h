@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Backup: the side that holds the last acknowledged epoch. backup.c takes the primary's records one by one,
- * intake.c is an epoch from its first page to its application, promote.c the taking over.
+ * intake.c is an epoch from its first page to its application, promote.c the taking over; incoming.c is
+ * the destination of a migration.
  */
 #ifndef ENGINE_BACKUP_H
 #define ENGINE_BACKUP_H
@@ -22,7 +23,8 @@ struct backup {
     bool last_was_swap;
     uint8_t last_request; /* enum guest_request */
 
-    bool unsettled; /* a takeover failed to put acknowledged epochs in place */
+    bool loading, loaded; /* of a migration: its state is coming; all of it is in the machine */
+    bool unsettled;       /* a takeover failed to put acknowledged epochs in place */
     bool replicating;
     bool standby; /* the first epoch was accepted: this side may take over */
     enum session_end end;
@@ -36,6 +38,18 @@ bool intake_pages(struct backup *b, uint64_t epoch, Error **errp);
 bool intake_device(struct backup *b, Error **errp);
 bool intake_feed(struct backup *b, uint64_t epoch, Error **errp);
 bool intake_end(struct backup *b, uint64_t epoch, Error **errp);
+
+/* incoming.c */
+static inline bool backup_is_destination(const struct backup *b)
+{
+    return b->s->hello.kind == WIRE_KIND_MIGRATE;
+}
+/* One section of the machine's state. */
+bool incoming_section(struct backup *b, uint16_t type, uint64_t id, Error **errp);
+/* That was all of it. */
+bool incoming_state_end(struct backup *b, Error **errp);
+/* Always, in the end. */
+void incoming_close(struct backup *b);
 
 /* compare.c: what was loaded is what was sent, section by section; the error names the first that differs. */
 bool compare_devices(Guest *g, const VMStream *sent, Error **errp);

@@ -21,6 +21,16 @@ void engine_params_default(struct engine_params *p)
     };
 }
 
+void engine_migrate_params_default(struct engine_migrate_params *p)
+{
+    *p = (struct engine_migrate_params){
+        .downtime_ns = 20 * NS_PER_MS,
+        .on_slow = ENGINE_SLOW_THROTTLE,
+        .timeout_ns = NS_PER_S,
+        .arbiter = "manual",
+    };
+}
+
 Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const struct engine_owner *owner,
                    Error **errp)
 {
@@ -219,6 +229,7 @@ void engine_status(Engine *e, struct engine_status *ret_status)
     snprintf(s->arbiter, sizeof(s->arbiter), "%s", e->arbiter);
     snprintf(s->last_error, sizeof(s->last_error), "%s", e->last_error);
     s->took_over_ns = e->took_over_ns;
+    s->migration = e->migration;
     snprintf(s->report, sizeof(s->report), "%s", e->report);
     figures_fill(&e->figures, clock_now(), s);
     task_unlock(&e->lock);

@@ -51,6 +51,9 @@ enum engine_state {
     /* either */
     ENGINE_SYNCING,
     ENGINE_ASKING,
+    ENGINE_MIGRATING,
+    /* primary */
+    ENGINE_MIGRATED,
 };
 const char *engine_role_name(enum engine_role r);
 const char *engine_state_name(enum engine_state s);
@@ -79,6 +82,8 @@ struct engine_owner {
     void (*guest_ended)(void *opaque, enum guest_request how);
     /* The backup has taken over: the guest, built by factory, is the owner's running machine now. */
     void (*promoted)(void *opaque, Guest *g);
+    /* The guest runs at the destination of a migration: this process has served its time. */
+    void (*migrated)(void *opaque);
 };
 
 struct engine_params {
@@ -91,6 +96,23 @@ struct engine_params {
     char arbiter[1100];    /* "manual" */
 };
 void engine_params_default(struct engine_params *p);
+
+/* What a migration does when the guest changes its memory faster than the link carries it. */
+enum engine_on_slow {
+    ENGINE_SLOW_THROTTLE, /* the guest is slowed down, more and more; if that is not enough, PAUSE */
+    ENGINE_SLOW_PAUSE,    /* it stands still for as long as the rest takes */
+    ENGINE_SLOW_CANCEL,   /* it goes on here */
+};
+
+struct engine_migrate_params {
+    char to[256];        /* where the destination listens, as a standby */
+    int64_t downtime_ns; /* 20 ms: so long may the guest stand still */
+    int64_t deadline_ns; /* the whole; 0: as long as it takes */
+    enum engine_on_slow on_slow;
+    int64_t timeout_ns; /* 1 s: silence that counts */
+    char arbiter[1100]; /* "manual" */
+};
+void engine_migrate_params_default(struct engine_migrate_params *p);
 
 /* guest NULL: a backup, LISTENING once engine_listen() was called. */
 Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const struct engine_owner *owner,
@@ -119,6 +141,34 @@ bool engine_failover(Engine *e, bool peer_is_dead, Error **errp);
 /* Primary, PROTECTED: planned change of roles; waits until the other side runs. */
 bool engine_swap(Engine *e, Error **errp);
 
+/* Primary, UNPROTECTED: moves the guest to another host while it runs. Returns when the destination accepted the
+ * configuration (MIGRATING), or with what is missing. It ends as MIGRATED (owner.migrated), or UNPROTECTED again with
+ * last_error. */
+bool engine_migrate(Engine *e, const struct engine_migrate_params *p, Error **errp);
+/* Primary, MIGRATING: the guest goes on here. force also ends the ASKING that follows a link that broke after the
+ * permission to run was sent: as of engine_unprotect(). Waits until done. */
+bool engine_migrate_cancel(Engine *e, bool force, Error **errp);
+
+enum engine_migration_outcome {
+    ENGINE_MIGRATION_NONE,
+    ENGINE_MIGRATION_ACTIVE,
+    ENGINE_MIGRATION_COMPLETED,
+    ENGINE_MIGRATION_FAILED,
+    ENGINE_MIGRATION_CANCELLED
+};
+
+/* Of the last migration from here. */
+struct engine_migration {
+    enum engine_migration_outcome outcome;
+    int64_t began, looked, ended;    /* clock_now(); 0: not (yet) */
+    uint64_t bytes_sent, bytes_left; /* left: memory that the destination has not */
+    uint64_t passes, bandwidth;      /* bytes a second */
+    unsigned throttle;               /* percent of the time that the guest stands still, to write less */
+    int64_t expected_ns;             /* of downtime, were it now */
+    /* the downtime, and what it was spent on: to stop, to send the rest, until it was loaded, until the guest ran */
+    int64_t downtime_ns, pause_ns, send_ns, load_ns, start_ns;
+};
+
 struct engine_summary {
     uint64_t p50, p99, max;
 };
@@ -138,6 +188,7 @@ struct engine_status {
     uint64_t sync_pages_left;                   /* the first sync: pages of RAM */
     uint64_t sync_bytes_left, sync_bytes_total; /* and bytes of disks to look at */
     uint64_t sync_bytes_per_s;                  /* so far */
+    struct engine_migration migration;
     int64_t took_over_ns; /* clock_now() of the first instruction here after a takeover; 0: none */
     char last_error[512];
     char report[2048]; /* of the last change of role: lines "what: value" */

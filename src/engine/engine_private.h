@@ -58,6 +58,7 @@ struct Engine {
     bool feed_waiting;    /* a replicating component has something for the peer */
     uint64_t unknowns;    /* answers "unknown" of the arbiter in this ASKING */
     struct figures figures;
+    struct engine_migration migration;
     int64_t took_over_ns;
     char last_error[512];
     char report[2048];

@@ -143,7 +143,7 @@ bool intake_feed(struct backup *b, uint64_t epoch, Error **errp)
     uint64_t id;
     bool ok = false;
 
-    if (!b->replicating || epoch != b->epoch + 1) {
+    if (!b->replicating || b->loaded || epoch != b->epoch + 1) {
         error_setg(errp, "a message of epoch %" PRIu64 " came after epoch %" PRIu64, epoch, b->epoch);
         return false;
     }

@@ -2,8 +2,10 @@
 #include "engine/primary.h"
 #include "engine/state.h"
 #include "base/crc32c.h"
+#include "guest/ram_state.h"
 #include <perdure/checkpoint_device.h>
 #include <perdure/replication.h>
+#include <perdure/savevm.h>
 
 #include <inttypes.h>
 #include <string.h>
@@ -40,7 +42,7 @@ bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Erro
     if (type == WIRE_FAIL) {
         if (wire_get_text(p->s->in, text, errp)) {
             p->peer_failed = true;
-            error_setg(errp, "the backup cannot go on: %s", text);
+            error_setg(errp, "the other side cannot go on: %s", text);
         }
         return false;
     }
@@ -147,6 +149,15 @@ static void on_output(void *opaque)
 
 /* --- the beginning --- */
 
+static bool open_batch(struct primary *p, Error **errp)
+{
+    p->batch = perdure_stream_open_memory(BATCH_PAGES * (GUEST_PAGE_SIZE + 64));
+    if (!p->batch)
+        error_setg(errp, "out of memory");
+    return p->batch;
+}
+
+/* What epochs need. */
 static bool open_buffers(struct primary *p, Error **errp)
 {
     GuestMemory *m = p->g->memory;
@@ -158,12 +169,10 @@ static bool open_buffers(struct primary *p, Error **errp)
     p->encoder = page_encoder_new(m->page_count, p->s->hello.delta, errp);
     if (!p->encoder)
         return false;
-    p->batch = perdure_stream_open_memory(BATCH_PAGES * (GUEST_PAGE_SIZE + 64));
     p->devices = perdure_stream_open_memory(DEVICES_RESERVE);
-    if (p->batch && p->devices)
-        return true;
-    error_setg(errp, "out of memory");
-    return false;
+    if (!p->devices)
+        error_setg(errp, "out of memory");
+    return p->devices;
 }
 
 static void close_buffers(struct primary *p)
@@ -186,13 +195,12 @@ static bool greet_again(struct primary *p, Error **errp)
 }
 
 /* Both machines stand still; the backup starts first. */
-static bool start_replication(struct primary *p, Error **errp)
+bool primary_start_replication(struct primary *p, Error **errp)
 {
     uint64_t id;
     bool ok;
 
-    /* Before the backup can claim, and before the pause: it waits for a disk. */
-    if (!session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp) || !primary_pause(p, errp))
+    if (!primary_pause(p, errp))
         return false;
     p->g->on_request_opaque = p->e;
     p->g->on_request = on_request;
@@ -280,11 +288,13 @@ static bool cycle(struct primary *p, Error **errp)
     return false;
 }
 
-static void run(struct primary *p, Error **errp)
+static void protect(struct primary *p, Error **errp)
 {
     struct session *s = p->s;
 
-    if (!open_buffers(p, errp) || (s->swapped && !greet_again(p, errp)) || !start_replication(p, errp) ||
+    /* The mark is there before the backup can claim. */
+    if (!open_buffers(p, errp) || (s->swapped && !greet_again(p, errp)) ||
+        !session_mark_disks(s, GUEST_DISKS_PRIMARY, errp) || !primary_start_replication(p, errp) ||
         !primary_sync(p, errp) || !hold_output(p, errp) || !epoch_run(p, WIRE_END_FIRST, errp))
         return;
     engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_PROTECTED,
@@ -293,9 +303,37 @@ static void run(struct primary *p, Error **errp)
         cycle(p, errp);
 }
 
+static bool migrates(const struct primary *p)
+{
+    return p->s->hello.kind == WIRE_KIND_MIGRATE;
+}
+
+static void run(struct primary *p, Error **errp)
+{
+    if (!open_batch(p, errp))
+        return;
+    if (migrates(p))
+        primary_migrate(p, errp);
+    else
+        protect(p, errp);
+}
+
+/* For query-migrate, and before the state says that it is over. */
+static void note_outcome(struct primary *p, enum session_end end)
+{
+    enum engine_migration_outcome outcome = end == SESSION_MIGRATED  ? ENGINE_MIGRATION_COMPLETED
+                                            : end == SESSION_GOODBYE ? ENGINE_MIGRATION_CANCELLED
+                                                                     : ENGINE_MIGRATION_FAILED;
+
+    task_lock(&p->e->lock);
+    p->e->migration.outcome = outcome;
+    p->e->migration.throttle = 0;
+    task_unlock(&p->e->lock);
+}
+
 static enum session_end classify(struct primary *p)
 {
-    if (p->end == SESSION_SWAPPED)
+    if (p->end == SESSION_SWAPPED || p->end == SESSION_MIGRATED)
         return p->end;
     if (engine_wishes(p->e).quit)
         return SESSION_QUIT;
@@ -334,6 +372,12 @@ static void undo(struct primary *p, bool discard, bool failover)
     p->g->on_request = NULL;
     checkpoint_devices_set_listener(NULL, NULL);
     primary_feed_end(p);
+    if (p->throttled)
+        p->g->ops->throttle(p->g, 0);
+    if (p->saving) {
+        perdure_savevm_cleanup();
+        ram_state_set_live(p->g, false);
+    }
     if (p->gated)
         checkpoint_devices_teardown(discard);
     if (p->tracking)
@@ -341,7 +385,8 @@ static void undo(struct primary *p, bool discard, bool failover)
     if (p->replicating && !replication_stop_all(failover, &err))
         engine_note_trouble(p->e, err);
     error_free(err);
-    p->gated = p->tracking = p->replicating = false;
+    p->throttled = 0;
+    p->gated = p->tracking = p->replicating = p->saving = false;
 }
 
 void primary_step_down(struct primary *p)
@@ -374,8 +419,8 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
     enum guest_request request = GUEST_REQUEST_NONE;
     Error *err = NULL;
 
-    /* Tried twice: without it a guest that asked for something meanwhile would stand still for ever. */
-    if (!primary_pause(p, &err) && !primary_pause(p, NULL))
+    /* Tried again: without it a guest that asked for something meanwhile would stand still for ever. */
+    if (!primary_pause(p, &err) && !primary_pause(p, NULL) && !primary_pause(p, NULL))
         engine_note_trouble(p->e, err);
     error_free(err);
     err = NULL;
@@ -408,7 +453,7 @@ static void ask(struct primary *p)
     /* It may run on, its output held; not if the other side may run by our leave. */
     if (!p->permitted)
         primary_resume(p);
-    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_ASKING, "the backup does not answer");
+    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_ASKING, "the other side does not answer");
     switch (session_ask(s, ARBITER_PRIMARY, p->permitted)) {
     case VERDICT_GRANTED:
         session_remember_grant(s, s->hello.generation);
@@ -434,7 +479,7 @@ static void finish(struct primary *p, enum session_end end, const char *why)
 {
     if (end == SESSION_QUIT) {
         link_down(&p->s->link, "the engine was told to quit");
-        if (p->armed) /* the backup takes over: see engine_free() */
+        if (p->armed || p->permitted) /* the backup takes over: see engine_free() */
             primary_step_down(p);
         else
             go_on(p, SESSION_FAILED, "the engine was told to quit");
@@ -448,19 +493,19 @@ static void finish(struct primary *p, enum session_end end, const char *why)
     if (end == SESSION_GUEST_ENDED)
         part(p, p->armed ? WIRE_ENDED : WIRE_GOODBYE, p->request, p->armed ? WIRE_ENDED_OK : WIRE_GOODBYE_OK,
              why);
-    if (end == SESSION_LINK_LOST && p->armed)
+    if (end == SESSION_LINK_LOST && (p->armed || p->permitted))
         ask(p);
     else
         go_on(p, end, why);
 }
 
-static const char *reason(enum session_end end, const Error *err)
+static const char *reason(const struct primary *p, enum session_end end, const Error *err)
 {
     if (err)
         return error_get_pretty(err);
     switch (end) {
     case SESSION_GOODBYE:
-        return "unprotect";
+        return migrates(p) ? "cancelled" : "unprotect";
     case SESSION_GUEST_ENDED:
         return "the guest ended";
     default:
@@ -476,11 +521,15 @@ enum session_end primary_run(struct session *s)
 
     run(&p, &err);
     end = classify(&p);
+    if (end == SESSION_LINK_LOST)
+        link_down(&s->link, reason(&p, end, err));
     session_blame_link(s, &err);
+    if (migrates(&p))
+        note_outcome(&p, end);
     if (err && end != SESSION_QUIT)
         engine_note_error(s->e, err);
-    if (end != SESSION_SWAPPED)
-        finish(&p, end, reason(end, err));
+    if (end != SESSION_SWAPPED && end != SESSION_MIGRATED)
+        finish(&p, end, reason(&p, end, err));
     error_free(err);
     close_buffers(&p);
     return end;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Primary: the side whose execution counts. primary.c holds the order of things, sync.c the rounds before the
- * first epoch, epoch.c the cycle, swap.c the handing over.
+ * first epoch, epoch.c the cycle, swap.c the handing over, precopy.c a migration instead of all that.
  */
 #ifndef ENGINE_PRIMARY_H
 #define ENGINE_PRIMARY_H
 
+#include "engine/converge.h"
 #include "engine/session.h"
 #include "guest/page_codec.h"
 
@@ -26,10 +27,12 @@ struct primary {
     uint32_t crc;               /* of what was sent for the running one, epoch + 1 */
     int64_t send_until;         /* the guest stands still: when all must be sent; else 0 */
     int64_t last_start;         /* of the running epoch: when the guest was resumed */
+    struct converge converge;   /* of a migration */
+    unsigned throttled;         /* percent; of a migration that could not keep up */
     enum guest_request request; /* carried by the last acknowledged epoch */
 
     /* how far things have got: what must be undone */
-    bool paused, tracking, replicating, gated;
+    bool paused, tracking, replicating, gated, saving;
     bool armed;       /* the first END may have been sent: the backup may hold an epoch, and claim */
     bool permitted;   /* the permission to run was sent */
     bool peer_failed; /* it said so */
@@ -63,6 +66,9 @@ bool primary_feed(struct primary *p, uint64_t epoch, uint32_t *crc, Error **errp
 /* Brings the components on both sides to the same content, while the guest runs. */
 bool primary_feed_sync(struct primary *p, Error **errp);
 
+/* Both machines stand still for a moment: the replicating components start, the backup's first. */
+bool primary_start_replication(struct primary *p, Error **errp);
+
 /* sync.c */
 bool primary_sync(struct primary *p, Error **errp);
 
@@ -75,7 +81,12 @@ bool epoch_run(struct primary *p, uint8_t flags, Error **errp);
 
 /* swap.c: the last epoch, the permission, the answer; p->end says how it went. */
 bool primary_swap(struct primary *p, Error **errp);
+/* Sends the permission to run, and waits for the other side's word that it does. */
+bool primary_permit(struct primary *p, Error **errp);
 /* The machine no longer counts here: nothing of it is seen any more. It is left paused. */
 void primary_step_down(struct primary *p);
+
+/* precopy.c: all of it; p->end says how it went. */
+void primary_migrate(struct primary *p, Error **errp);
 
 #endif

@@ -64,7 +64,9 @@ static void tell(struct backup *b)
 
     e->guest->ops->announce(e->guest);
     report_line(&s->report, "announce", "network interfaces announced");
-    report_note(&s->report, "output", "nothing was held here; what the other side did not release is lost");
+    if (!backup_is_destination(b))
+        report_note(&s->report, "output",
+                    "nothing was held here; what the other side did not release is lost");
     engine_set_report(e, s->report.text);
     engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "the guest runs here");
     if (e->owner.promoted)
@@ -86,8 +88,9 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     Guest *g = b->e->guest;
     enum guest_request request;
 
-    engine_set_state(b->e, ENGINE_BACKUP, ENGINE_PROMOTING, permitted ? "the primary hands over" : "granted");
-    if (!load(b, errp) || !carry_out(b, &request, errp))
+    engine_set_state(b->e, ENGINE_BACKUP, ENGINE_PROMOTING,
+                     permitted ? "the other side hands over" : "granted");
+    if ((!backup_is_destination(b) && !load(b, errp)) || !carry_out(b, &request, errp))
         return false;
     b->replicating = false; /* it reaches everyone, whatever they answer */
     b->unsettled = !replication_stop_all(true, errp);
@@ -107,7 +110,7 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
         wire_send(b->s->out, WIRE_RUNNING, b->s->hello.generation + 1,
                   NULL); /* a broken link shows soon enough */
     tell(b);
-    b->end = SESSION_SWAPPED;
+    b->end = backup_is_destination(b) ? SESSION_MIGRATED : SESSION_SWAPPED;
     return true;
 }
 
@@ -128,7 +131,7 @@ void backup_drop(struct backup *b, bool superseded, const char *why)
     err = NULL;
     b->replicating = false;
     /* What lacks acknowledged epochs keeps the record that names their journal. */
-    if (superseded && settled && b->standby)
+    if (superseded && settled && (b->standby || b->loaded))
         session_try_mark_disks(b->s, GUEST_DISKS_SUPERSEDED);
     if (g && e->guest_is_made) {
         e->owner.factory->destroy(e->owner.factory, g);

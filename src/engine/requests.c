@@ -110,7 +110,7 @@ static bool offer_config(struct session *s, Error **errp)
     return ok;
 }
 
-static void take_params(Engine *e, const struct session *s)
+static void take_params(Engine *e, const struct session *s, bool migrate)
 {
     task_lock(&e->lock);
     memcpy(e->pair, s->hello.pair, sizeof(e->pair));
@@ -120,6 +120,9 @@ static void take_params(Engine *e, const struct session *s)
     snprintf(e->arbiter, sizeof(e->arbiter), "%s", s->hello.arbiter);
     e->interval_ns = s->hello.interval_ns;
     memset(&e->figures, 0, sizeof(e->figures));
+    e->migration = (struct engine_migration){0};
+    if (migrate)
+        e->migration = (struct engine_migration){.outcome = ENGINE_MIGRATION_ACTIVE, .began = clock_now()};
     e->wish = (struct wishes){.quit = e->wish.quit};
     e->guest_asks = false;
     e->unknowns = 0;
@@ -149,12 +152,16 @@ static bool end_asking(Engine *e, Error **errp)
     return false;
 }
 
-static bool begin(Engine *e, const struct engine_params *p, Error **errp)
+/* migrate NULL: to protect it. */
+static bool begin(Engine *e, const struct engine_params *p, const struct engine_migrate_params *migrate,
+                  Error **errp)
 {
-    struct session *s = connect_main(e, p, WIRE_KIND_MAIN, errp);
+    struct session *s = connect_main(e, p, migrate ? WIRE_KIND_MIGRATE : WIRE_KIND_MAIN, errp);
 
     if (!s)
         return false;
+    if (migrate)
+        s->migrate = *migrate;
     if (!connect_beat(s, p->to, errp) || !link_start(&s->link, true, errp) || !offer_config(s, errp)) {
         session_free(s);
         return false;
@@ -163,8 +170,10 @@ static bool begin(Engine *e, const struct engine_params *p, Error **errp)
         session_free(s);
         return false;
     }
-    take_params(e, s);
-    engine_set_state(e, ENGINE_PRIMARY, ENGINE_SYNCING, "the backup accepted the configuration");
+    take_params(e, s, migrate);
+    engine_set_state(e, ENGINE_PRIMARY, migrate ? ENGINE_MIGRATING : ENGINE_SYNCING,
+                     migrate ? "the destination accepted the configuration"
+                             : "the backup accepted the configuration");
     if (engine_start_session(e, s, errp))
         return true;
     engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "no task could be started");
@@ -196,11 +205,19 @@ static bool begin_busy(Engine *e, Error **errp)
         error_setg(errp, "'%s' is a standby (%s): protect the primary", e->vm, engine_state_name(e->state));
     else if (e->state != ENGINE_UNPROTECTED || e->busy)
         error_setg(errp, "'%s' is %s already", e->vm,
-                   e->busy ? "being protected" : engine_state_name(e->state));
+                   e->busy ? "being protected or migrated" : engine_state_name(e->state));
     else
         ok = e->busy = true;
     task_unlock(&e->lock);
     return ok;
+}
+
+static void end_busy(Engine *e)
+{
+    task_lock(&e->lock);
+    e->busy = false;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
 }
 
 bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, Error **errp)
@@ -209,11 +226,37 @@ bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, E
 
     if (!check_params(p, errp) || !begin_busy(e, errp))
         return false;
-    ok = check_only ? try_only(e, p, errp) : begin(e, p, errp);
-    task_lock(&e->lock);
-    e->busy = false;
-    task_broadcast(&e->changed);
-    task_unlock(&e->lock);
+    ok = check_only ? try_only(e, p, errp) : begin(e, p, NULL, errp);
+    end_busy(e);
+    return ok;
+}
+
+/* --- migrate --- */
+
+static bool check_migrate_params(const struct engine_migrate_params *p, Error **errp)
+{
+    if (p->downtime_ns < NS_PER_MS || p->downtime_ns > 600 * NS_PER_S)
+        error_setg(errp, "--downtime must be between 1ms and 600s");
+    else if (p->deadline_ns && (p->deadline_ns < 100 * NS_PER_MS || p->deadline_ns > 7 * 86400 * NS_PER_S))
+        error_setg(errp, "--deadline must be between 100ms and a week");
+    else
+        return true;
+    return false;
+}
+
+bool engine_migrate(Engine *e, const struct engine_migrate_params *m, Error **errp)
+{
+    struct engine_params p;
+    bool ok;
+
+    engine_params_default(&p);
+    snprintf(p.to, sizeof(p.to), "%s", m->to);
+    snprintf(p.arbiter, sizeof(p.arbiter), "%s", m->arbiter);
+    p.timeout_ns = m->timeout_ns;
+    if (!check_migrate_params(m, errp) || !check_params(&p, errp) || !begin_busy(e, errp))
+        return false;
+    ok = begin(e, &p, m, errp);
+    end_busy(e);
     return ok;
 }
 
@@ -245,7 +288,8 @@ static void wish_end(bool *wish, unsigned *wishers, bool mine)
     *wish = *wishers > 0;
 }
 
-static bool unprotect_locked(Engine *e, bool force, Error **errp)
+/* command: what the user called, and would call again. */
+static bool end_session_locked(Engine *e, const char *command, bool force, Error **errp)
 {
     uint64_t number = e->session_number;
 
@@ -264,10 +308,10 @@ static bool unprotect_locked(Engine *e, bool force, Error **errp)
     else if (e->state == ENGINE_ASKING)
         error_setg(
             errp,
-            "the backup does not answer, and arbiter %s neither (%s); if you are sure that the guest does "
-            "not run on the other side: unprotect --force (should the arbiter then say that it does, the "
-            "guest stops here)",
-            e->arbiter, e->last_error);
+            "the other side does not answer, and arbiter %s neither (%s); if you are sure that the guest "
+            "does "
+            "not run there: %s --force (should the arbiter then say that it does, the guest stops here)",
+            e->arbiter, e->last_error, command);
     else
         error_setg(errp, "'%s' is %s now: the other side runs the guest", e->vm, engine_state_name(e->state));
     return false;
@@ -278,10 +322,24 @@ bool engine_unprotect(Engine *e, bool force, Error **errp)
     bool ok;
 
     task_lock(&e->lock);
-    if (e->role != ENGINE_PRIMARY || e->state == ENGINE_UNPROTECTED || e->state == ENGINE_FENCED)
+    if (e->role != ENGINE_PRIMARY || e->state == ENGINE_UNPROTECTED || e->state == ENGINE_FENCED ||
+        e->state == ENGINE_MIGRATING || e->state == ENGINE_MIGRATED)
         ok = refuse_locked(e, "unprotected", errp);
     else
-        ok = unprotect_locked(e, force, errp);
+        ok = end_session_locked(e, "unprotect", force, errp);
+    task_unlock(&e->lock);
+    return ok;
+}
+
+bool engine_migrate_cancel(Engine *e, bool force, Error **errp)
+{
+    bool ok;
+
+    task_lock(&e->lock);
+    if (e->role != ENGINE_PRIMARY || (e->state != ENGINE_MIGRATING && e->state != ENGINE_ASKING))
+        ok = refuse_locked(e, "kept here", errp);
+    else
+        ok = end_session_locked(e, "migrate-cancel", force, errp);
     task_unlock(&e->lock);
     return ok;
 }

@@ -20,8 +20,9 @@ enum session_end {
     SESSION_PEER_FAILED, /* the other side cannot go on, and said so */
     SESSION_GOODBYE,     /* protection ends in order */
     SESSION_GUEST_ENDED,
-    SESSION_SWAPPED, /* the roles change, the link stays */
-    SESSION_QUIT,    /* engine_free() */
+    SESSION_SWAPPED,  /* the roles change, the link stays */
+    SESSION_MIGRATED, /* the destination runs, and this was all */
+    SESSION_QUIT,     /* engine_free() */
 };
 
 struct session {
@@ -30,6 +31,7 @@ struct session {
     Channel *arrived_beat; /* backup: left by the accepting task, under the engine's lock */
     VMStream *in, *out;    /* of the main connection */
     struct wire_hello hello;
+    struct engine_migrate_params migrate; /* the source of a migration (hello.kind) */
     Arbiter *arbiter;
     char peer[256];
     bool primary;      /* the role that runs now */

@@ -27,6 +27,13 @@ const struct engine_transition engine_transitions[] = {
     PRIMARY(ASKING, FENCED, "denied"),
     PRIMARY(UNPROTECTED, FENCED, "denied after all, when the user had vouched"),
     {ENGINE_PRIMARY, ENGINE_PROTECTED, ENGINE_BACKUP, ENGINE_LISTENING, "swap: the other side runs"},
+    PRIMARY(UNPROTECTED, MIGRATING, "migrate: the destination accepted the configuration"),
+    PRIMARY(MIGRATING, UNPROTECTED, "cancelled, or failed, before the destination was permitted to run"),
+    PRIMARY(MIGRATING, ASKING, "the link was lost after the permission to run was sent"),
+    PRIMARY(MIGRATING, MIGRATED, "the destination runs"),
+    BACKUP(LISTENING, MIGRATING, "the configuration of a migration was accepted"),
+    BACKUP(MIGRATING, LISTENING, "the migration was given up, or failed"),
+    BACKUP(MIGRATING, PROMOTING, "the source gave its permission"),
     BACKUP(LISTENING, SYNCING, "a primary's configuration was accepted"),
     BACKUP(SYNCING, LISTENING, "given up before the first epoch was acknowledged"),
     BACKUP(SYNCING, STANDBY, "the first epoch was loaded, compared and acknowledged"),
@@ -53,6 +60,7 @@ const char *engine_state_name(enum engine_state s)
         [ENGINE_FENCED] = "FENCED",           [ENGINE_LISTENING] = "LISTENING",
         [ENGINE_STANDBY] = "STANDBY",         [ENGINE_PROMOTING] = "PROMOTING",
         [ENGINE_SYNCING] = "SYNCING",         [ENGINE_ASKING] = "ASKING",
+        [ENGINE_MIGRATING] = "MIGRATING",     [ENGINE_MIGRATED] = "MIGRATED",
     };
 
     return names[s];

@@ -59,21 +59,26 @@ static bool await_running(struct primary *p, Error **errp)
     return wire_done(p->s->in, errp);
 }
 
-static bool hand_over(struct primary *p, Error **errp)
+bool primary_permit(struct primary *p, Error **errp)
 {
     bool ok;
 
+    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
+    p->permitted = true;
+    ok = wire_send(p->s->out, WIRE_RUN, p->epoch, errp) && await_running(p, errp);
+    session_set_limit(p->s, TIME_NEVER);
+    return ok;
+}
+
+static bool hand_over(struct primary *p, Error **errp)
+{
     if (!epoch_run(p, WIRE_END_SWAP, errp))
         return false;
     if (p->request == GUEST_REQUEST_POWEROFF || p->request == GUEST_REQUEST_PANIC) {
         p->end = SESSION_GUEST_ENDED; /* there is nothing left to hand over */
         return false;
     }
-    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
-    p->permitted = true;
-    ok = wire_send(p->s->out, WIRE_RUN, p->epoch, errp) && await_running(p, errp);
-    session_set_limit(p->s, TIME_NEVER);
-    return ok;
+    return primary_permit(p, errp);
 }
 
 bool primary_swap(struct primary *p, Error **errp)

@@ -127,7 +127,7 @@ static bool printable(const char *text)
 
 static bool hello_makes_sense(const struct wire_hello *h)
 {
-    return h->kind <= WIRE_KIND_CHECK && uuid_valid(h->pair) && printable(h->vm) && printable(h->arbiter) &&
+    return h->kind <= WIRE_KIND_MIGRATE && uuid_valid(h->pair) && printable(h->vm) && printable(h->arbiter) &&
            h->generation > 0 && h->generation < UINT64_MAX && /* the next one has a number too */
            (!h->went_on_pair[0] || uuid_valid(h->went_on_pair));
 }

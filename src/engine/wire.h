@@ -10,40 +10,41 @@
 #include "base/uuid.h"
 
 #define WIRE_MAGIC      UINT32_C(0x45525550) /* "PURE" */
-#define WIRE_VERSION    2
+#define WIRE_VERSION    3
 #define WIRE_TEXT_MAX   4096         /* of a refusal or a failure, with the NUL */
 #define WIRE_CONFIG_MAX (512u << 20) /* kernel and initrd travel in it */
 
 /* Numbers are never used again for something else. -> primary to backup, <- backup to primary. */
 enum wire_record {
-    WIRE_HELLO = 0x20,       /* -> the first record of each connection */
-    WIRE_HELLO_OK = 0x21,    /* <- */
-    WIRE_REFUSE = 0x22,      /* <- text: every reason, one a line; the connection ends */
-    WIRE_CONFIG = 0x23,      /* -> the machine's configuration */
-    WIRE_CONFIG_OK = 0x24,   /* <- */
-    WIRE_START = 0x25,       /* -> start replication (both machines stand still) */
-    WIRE_STARTED = 0x26,     /* <- */
-    WIRE_SYNC_PAGES = 0x27,  /* -> pages, applied at once; only before the first END */
-    WIRE_PAGES = 0x28,       /* -> pages of epoch id */
-    WIRE_END = 0x29,         /* -> the epoch is complete */
-    WIRE_ACK = 0x2a,         /* <- the backup holds it, checked */
-    WIRE_PROBE = 0x2b,       /* -> are you still my backup? */
-    WIRE_PROBE_OK = 0x2c,    /* <- */
-    WIRE_FAIL = 0x2d,        /* <- text: the backup cannot go on, and will never claim in this generation */
-    WIRE_GOODBYE = 0x2e,     /* -> text: protection ends; the primary goes on */
-    WIRE_GOODBYE_OK = 0x2f,  /* <- the backup will never claim in this generation */
-    WIRE_RUN = 0x30,         /* -> permission to run, after an acknowledged END with WIRE_END_SWAP */
-    WIRE_RUNNING = 0x31,     /* <- the backup runs, in generation id */
+    WIRE_HELLO = 0x20,      /* -> the first record of each connection */
+    WIRE_HELLO_OK = 0x21,   /* <- */
+    WIRE_REFUSE = 0x22,     /* <- text: every reason, one a line; the connection ends */
+    WIRE_CONFIG = 0x23,     /* -> the machine's configuration */
+    WIRE_CONFIG_OK = 0x24,  /* <- */
+    WIRE_START = 0x25,      /* -> start replication (both machines stand still) */
+    WIRE_STARTED = 0x26,    /* <- */
+    WIRE_SYNC_PAGES = 0x27, /* -> pages, applied at once; only before the first END */
+    WIRE_PAGES = 0x28,      /* -> pages of epoch id */
+    WIRE_END = 0x29,        /* -> the epoch is complete */
+    WIRE_ACK = 0x2a,        /* <- the backup holds it, checked */
+    WIRE_PROBE = 0x2b,      /* -> are you still my backup? */
+    WIRE_PROBE_OK = 0x2c,   /* <- */
+    WIRE_FAIL = 0x2d,    /* <- text: the other side cannot go on, and will never claim in this generation */
+    WIRE_GOODBYE = 0x2e, /* -> text: protection ends; the primary goes on */
+    WIRE_GOODBYE_OK = 0x2f, /* <- the backup will never claim in this generation */
+    WIRE_RUN = 0x30,     /* -> permission to run, after an acknowledged END with WIRE_END_SWAP, or LOADED */
+    WIRE_RUNNING = 0x31, /* <- the backup runs, in generation id */
     WIRE_NOT_STARTED = 0x32, /* <- text: it does not, and never will in this generation */
     WIRE_ENDED = 0x33,       /* -> the guest ended, as the acknowledged state says */
     WIRE_ENDED_OK = 0x34,    /* <- */
     WIRE_FEED = 0x35,        /* -> a message of a replicating component, part of epoch id */
     WIRE_FEED_REPLY = 0x36,  /* <- the reply to one that was a question */
+    WIRE_LOADED = 0x37,      /* <- in a migration: the whole state is in the destination's machine */
     WIRE_PING = 0x38,        /* on the heartbeat connection; id counts */
     WIRE_PONG = 0x39,
 };
 
-enum wire_kind { WIRE_KIND_MAIN, WIRE_KIND_HEARTBEAT, WIRE_KIND_CHECK };
+enum wire_kind { WIRE_KIND_MAIN, WIRE_KIND_HEARTBEAT, WIRE_KIND_CHECK, WIRE_KIND_MIGRATE };
 
 struct wire_hello {
     enum wire_kind kind;

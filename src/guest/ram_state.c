@@ -120,7 +120,7 @@ static int ram_save_iterate(VMStream *f, void *opaque)
         return !r->left;
     }
     status = put_changed(r, f, true, &more);
-    return status < 0 ? status : !more && !staging_count(r->staging);
+    return status < 0 ? status : !more;
 }
 
 static int ram_save_complete(VMStream *f, void *opaque)

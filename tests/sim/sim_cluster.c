@@ -268,7 +268,7 @@ void cluster_crash(struct sim_node *n, enum sim_death how)
 static bool finished(const struct sim_node *n)
 {
     return sim_node_alive(n) && sim_host_state(n->host) == SIM_HOST_UP && !n->commands &&
-           (n->ended || (sim_node_role(n) == ENGINE_PRIMARY && sim_node_state(n) == ENGINE_FENCED));
+           sim_node_finished(n);
 }
 
 void cluster_quit_finished(void)
@@ -325,6 +325,12 @@ bool cluster_restart_one(struct sim_rng *rng, bool smoothly)
         return true;
     }
     return false;
+}
+
+void cluster_run(unsigned machine)
+{
+    if (sim_host_state(cluster.nodes[machine]->host) == SIM_HOST_DEAD)
+        cluster.nodes[machine] = sim_node_run(machine, ++cluster.lives[machine]);
 }
 
 void cluster_heal(void)

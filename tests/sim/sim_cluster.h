@@ -39,6 +39,8 @@ void cluster_crash(struct sim_node *n, enum sim_death how);
 bool cluster_restart_one(struct sim_rng *rng, bool smoothly);
 /* Ends processes that have nothing more to do. */
 void cluster_quit_finished(void);
+/* Runs the guest on that machine, forced if need be and if its user knows that he may; nothing if it is alive. */
+void cluster_run(unsigned machine);
 /* No cut, no frozen host, arbiter in reach. */
 void cluster_heal(void);
 

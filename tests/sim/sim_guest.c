@@ -4,6 +4,7 @@
 #include "sim_guest_ram.h"
 #include "sim_history.h"
 
+#include "guest/ram_state.h"
 #include "net/output_buffer.h"
 #include <perdure/vmstate.h>
 
@@ -429,11 +430,12 @@ SimGuest *sim_guest_new(Error **errp)
     g->console = g->net ? console_gate_new("console", world_console, g->host, 16 * 1024, errp) : NULL;
     g->disks = guest_disks_new(errp);
     observer_end(&g->observer);
-    if (!g->console || !g->disks || !guest_ram_new(&g->ram, SIM_GUEST_PAGES, errp) ||
-        !perdure_vmstate_register(&cpu_vmstate, -1, &g->cpu, errp) ||
-        !(g->task = task_start("guest", guest_main, g, errp)))
+    if (!g->console || !g->disks || !guest_ram_new(&g->ram, SIM_GUEST_PAGES, errp))
         sim_fail("the guest cannot be made");
     g->guest.memory = g->ram.memory;
+    if (!ram_state_register(&g->guest, errp) || !perdure_vmstate_register(&cpu_vmstate, -1, &g->cpu, errp) ||
+        !(g->task = task_start("guest", guest_main, g, errp)))
+        sim_fail("the guest cannot be made");
     return g;
 }
 
@@ -447,6 +449,7 @@ void sim_guest_free(SimGuest *g)
     task_unlock(&g->lock);
     task_join(g->task);
     perdure_vmstate_unregister(&cpu_vmstate, &g->cpu);
+    ram_state_unregister(&g->guest);
     console_gate_free(g->console);
     net_close(g->net);
     guest_disks_free(g->disks);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 static struct engine_params params;
+static struct engine_migrate_params migrate_params;
 static unsigned crashes;
 static bool manual;
 static struct sim_rng rng; /* what is tried first */
@@ -42,8 +43,13 @@ void sim_node_init(uint64_t seed)
     params.timeout_ns = sim_rng_range(&rng, 2, 10) * 100 * NS_PER_MS;
     params.verify_every = verify_every[sim_rng_below(&rng, 6)];
     params.delta = !sim_rng_one_in(&rng, 3);
+    engine_migrate_params_default(&migrate_params);
+    migrate_params.timeout_ns = params.timeout_ns;
     manual = sim_rng_one_in(&rng, 4);
     snprintf(params.arbiter, sizeof(params.arbiter), manual ? "manual" : "sim");
+    snprintf(migrate_params.arbiter, sizeof(migrate_params.arbiter), "%s", params.arbiter);
+    migrate_params.on_slow = sim_rng_one_in(&rng, 3) ? ENGINE_SLOW_CANCEL : ENGINE_SLOW_PAUSE;
+    migrate_params.downtime_ns = sim_rng_range(&rng, 1, 40) * NS_PER_MS;
 }
 
 bool sim_node_manual(void)
@@ -64,7 +70,8 @@ static void on_event(void *opaque, const char *name, const char *text)
         return;
     if (strstr(text, "later planned failure") || strstr(n->engine->last_error, "later planned failure"))
         sim_fail("an error of the clean-up hides the first one");
-    if (n->guest && (strstr(text, "-> UNPROTECTED") || strstr(text, "-> SYNCING")))
+    if (n->guest &&
+        (strstr(text, "-> UNPROTECTED") || strstr(text, "-> SYNCING") || strstr(text, "-> MIGRATING")))
         sim_guest_fail_no_more((SimGuest *)n->guest);
 }
 
@@ -101,6 +108,12 @@ static void on_promoted(void *opaque, Guest *g)
         sim_fail("another guest is promoted than the one that was made");
     n->guest = g;
     sim_trace("promoted");
+}
+
+static void on_migrated(void *opaque)
+{
+    (void)opaque;
+    sim_trace("migrated");
 }
 
 static Guest *make_guest(struct guest_factory *gf, VMStream *f, Error **errp)
@@ -159,7 +172,8 @@ static bool pass_gate(struct sim_node *n, bool *ret_run, bool *ret_forced)
     for (int i = 0; i < 4; i++) {
         bool standby = first ^ (i % 2), force = i >= 2;
 
-        if (!makes_sense(sim_store_here(), standby) || (force && !gate_watch.would_force(n, standby)))
+        if ((n->only_to_run && standby) || !makes_sense(sim_store_here(), standby) ||
+            (force && !gate_watch.would_force(n, standby)))
             continue;
         *ret_run = !standby;
         *ret_forced = force;
@@ -202,7 +216,7 @@ static void boot_main(void *arg)
     if (!factory)
         abort();
     *factory = (struct guest_factory){make_guest, destroy_guest, n};
-    n->owner = (struct engine_owner){n, factory, on_event, on_guest_ended, on_promoted};
+    n->owner = (struct engine_owner){n, factory, on_event, on_guest_ended, on_promoted, on_migrated};
     n->transport = sim_transport_new(n->host);
     if (n->with_guest)
         power_on(n, forced);
@@ -242,6 +256,14 @@ struct sim_node *sim_node_boot(unsigned machine, unsigned life, bool with_guest)
 struct sim_node *sim_node_return(unsigned machine, unsigned life)
 {
     return boot(machine, life, false, true);
+}
+
+struct sim_node *sim_node_run(unsigned machine, unsigned life)
+{
+    struct sim_node *n = boot(machine, life, false, true);
+
+    n->only_to_run = true;
+    return n;
 }
 
 void sim_node_on_gate(const struct sim_gate_watch *w)
@@ -336,10 +358,12 @@ void sim_node_sent_pages(SimHost *h)
 
 static bool run_command(struct command *c, Error **errp)
 {
+    struct engine_migrate_params m = migrate_params;
     struct engine_params p = params;
     Engine *e = c->node->engine;
 
     snprintf(p.to, sizeof(p.to), "sim:%u", c->to);
+    snprintf(m.to, sizeof(m.to), "%s", p.to);
     switch (c->what) {
     case NODE_PROTECT:
     case NODE_CHECK:
@@ -352,6 +376,10 @@ static bool run_command(struct command *c, Error **errp)
         return engine_failover(e, c->what == NODE_FAILOVER_DEAD, errp);
     case NODE_SWAP:
         return engine_swap(e, errp);
+    case NODE_MIGRATE:
+        return engine_migrate(e, &m, errp);
+    case NODE_MIGRATE_CANCEL:
+        return engine_migrate_cancel(e, false, errp);
     }
     return false;
 }
@@ -359,7 +387,8 @@ static bool run_command(struct command *c, Error **errp)
 static void command_main(void *arg)
 {
     static const char *const names[] = {
-        "protect", "check", "unprotect", "unprotect --force", "failover", "failover --peer-is-dead", "swap"};
+        "protect", "check",   "unprotect",     "unprotect --force", "failover", "failover --peer-is-dead",
+        "swap",    "migrate", "migrate-cancel"};
     struct command *c = arg;
     Error *err = NULL;
 
@@ -404,10 +433,16 @@ enum engine_state sim_node_state(const struct sim_node *n)
     return n->engine->state;
 }
 
+bool sim_node_finished(const struct sim_node *n)
+{
+    return n->ended || (sim_node_role(n) == ENGINE_PRIMARY &&
+                        (sim_node_state(n) == ENGINE_FENCED || sim_node_state(n) == ENGINE_MIGRATED));
+}
+
 bool sim_node_runs(const struct sim_node *n)
 {
-    return sim_node_alive(n) && n->guest && !n->ended && sim_node_role(n) == ENGINE_PRIMARY &&
-           sim_node_state(n) != ENGINE_FENCED && sim_guest_runs((SimGuest *)n->guest);
+    return sim_node_alive(n) && n->guest && sim_node_role(n) == ENGINE_PRIMARY && !sim_node_finished(n) &&
+           sim_guest_runs((SimGuest *)n->guest);
 }
 
 uint64_t sim_node_generation(const struct sim_node *n)

@@ -22,6 +22,7 @@ struct sim_node {
     Guest *made;    /* the factory's latest */
     bool with_guest;
     bool returning; /* a machine that was started before: its disks say what it may be */
+    bool only_to_run;
     bool booted, quitting, gone;
     bool ended;        /* the guest has ended, and it shows outside */
     bool told_ended;   /* by the engine */
@@ -37,13 +38,15 @@ enum node_command {
     NODE_UNPROTECT_FORCE,
     NODE_FAILOVER,
     NODE_FAILOVER_DEAD,
-    NODE_SWAP
+    NODE_SWAP,
+    NODE_MIGRATE,
+    NODE_MIGRATE_CANCEL
 };
 
 struct command {
     struct sim_node *node;
     enum node_command what;
-    unsigned to; /* machine, of protect */
+    unsigned to; /* machine, of protect and migrate */
     bool done, ok;
     char error[512];
 };
@@ -56,6 +59,8 @@ struct sim_node *sim_node_boot(unsigned machine, unsigned life, bool with_guest)
 /* Powers it on again: its service manager or its user tries to run the guest there, or to be a standby, and then
  * the other; what the gate lets nobody do ends at once. */
 struct sim_node *sim_node_return(unsigned machine, unsigned life);
+/* The same, to run the guest or nothing. */
+struct sim_node *sim_node_run(unsigned machine, unsigned life);
 /* What the gate is asked for: fn is told of what it permits, and says what the user knows when it does not. */
 struct sim_gate_watch {
     void (*admitted)(struct sim_node *n, bool standby, bool forced);
@@ -82,6 +87,8 @@ void sim_node_on_doom(bool (*fn)(struct sim_node *n));
 bool sim_node_alive(const struct sim_node *n); /* booted, not dead, not quitting */
 enum engine_role sim_node_role(const struct sim_node *n);
 enum engine_state sim_node_state(const struct sim_node *n);
+/* A process that has no guest any more, and never will: it ended, or the other side runs it. */
+bool sim_node_finished(const struct sim_node *n);
 /* The guest executes here, or would if nobody paused it, and nobody denied it. */
 bool sim_node_runs(const struct sim_node *n);
 uint64_t sim_node_generation(const struct sim_node *n);

@@ -193,7 +193,8 @@ static void act(enum action what)
     case ACT_UNPROTECT:
         if (runner_up) {
             cluster.loosely = sim_now() + 4 * NS_PER_S;
-            cluster_command(runner, NODE_UNPROTECT, 0);
+            cluster_command(
+                runner, sim_node_state(runner) == ENGINE_MIGRATING ? NODE_MIGRATE_CANCEL : NODE_UNPROTECT, 0);
         }
         break;
     case ACT_FAILOVER:
@@ -298,6 +299,14 @@ static void crash_in_sync(struct sim_node *primary, struct sim_node *backup)
     sim_spawn(world, "sync-crash", sync_crash_main, c);
 }
 
+/* What a user does with a guest that runs alone, and a standby. */
+static enum node_command choose_pairing(void)
+{
+    if (!style->only_backups && sim_rng_one_in(&rng, 4))
+        return NODE_MIGRATE;
+    return sim_rng_one_in(&rng, 15) ? NODE_CHECK : NODE_PROTECT;
+}
+
 /* Who runs alone is protected again soon: without a pair there is nothing to test. */
 static bool protect_runner(void)
 {
@@ -309,7 +318,7 @@ static bool protect_runner(void)
     if (style->weights[ACT_CRASH_AT_BYTE] > 1 && sim_rng_one_in(&rng, 8))
         crash_in_sync(runner, listener);
     if (!sim_rng_one_in(&rng, 12))
-        cluster_command(runner, sim_rng_one_in(&rng, 15) ? NODE_CHECK : NODE_PROTECT, listener->machine);
+        cluster_command(runner, choose_pairing(), listener->machine);
     return true;
 }
 
@@ -326,7 +335,8 @@ static bool settled(void)
         if (!sim_node_alive(n))
             continue;
         s = sim_node_state(n);
-        if (s == ENGINE_ASKING || s == ENGINE_PROMOTING || s == ENGINE_SYNCING || n->commands)
+        if (s == ENGINE_ASKING || s == ENGINE_PROMOTING || s == ENGINE_SYNCING || s == ENGINE_MIGRATING ||
+            n->commands)
             return false;
     }
     return !cluster.expected || history_has_ended() || cluster_runner();
@@ -410,15 +420,46 @@ static bool is_booting(void)
     return false;
 }
 
+static void quit_standbys(void)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        struct sim_node *n = cluster.nodes[i];
+
+        if (!sim_node_alive(n) || sim_node_state(n) != ENGINE_LISTENING || n->commands)
+            continue;
+        sim_node_quit(n);
+    }
+    sim_sleep(NS_PER_S);
+}
+
+static bool nobody_runs(void)
+{
+    return !cluster_runner() && !history_has_ended();
+}
+
+/* A user who knows that nobody runs the guest, and where it ran last: he ends what waits, and runs it there. */
+static void insist(void)
+{
+    cluster_quit_finished();
+    quit_standbys();
+    for (unsigned i = 0; i < cluster.machines && nobody_runs(); i++) {
+        cluster_run(i);
+        while (is_booting())
+            sim_sleep(20 * NS_PER_MS);
+    }
+}
+
 /* Nobody runs the guest: what is dead is started until somebody may. */
 static void bring_back(void)
 {
-    for (int i = 0; i < 8 && !cluster_runner() && !history_has_ended(); i++) {
+    for (int i = 0; i < 8 && nobody_runs(); i++) {
         if (!cluster_restart_one(&rng, true))
             break;
         while (is_booting())
             sim_sleep(20 * NS_PER_MS);
     }
+    if (nobody_runs() && !cluster.expected)
+        insist();
     if (!cluster_runners() && !history_has_ended()) {
         say_states();
         sim_fail("every machine is there, and nobody may run the guest");

@@ -62,7 +62,8 @@ static bool other_may_run(const struct sim_node *n)
         const struct sim_node *x = cluster.nodes[i];
 
         if (x != n && sim_node_alive(x) && sim_node_role(x) == ENGINE_BACKUP && same_pair(x, n) &&
-            (sim_node_state(x) == ENGINE_STANDBY || sim_node_state(x) == ENGINE_PROMOTING))
+            (sim_node_state(x) == ENGINE_STANDBY || sim_node_state(x) == ENGINE_PROMOTING ||
+             sim_node_state(x) == ENGINE_MIGRATING))
             return true;
     }
     return false;

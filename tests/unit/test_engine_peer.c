@@ -20,6 +20,7 @@ struct world {
     VMStream *in, *out, *beat_in, *beat_out;
     Task *task;
     struct wire_hello hello;
+    enum wire_kind kind; /* of the peer's main connection */
     /* a false backup */
     void (*answer)(struct world *w, const struct wire_end *end);
     bool protect_ok;
@@ -175,7 +176,7 @@ static void greet(struct world *w)
 {
     char text[WIRE_TEXT_MAX];
 
-    w->main = connect_to(w, WIRE_KIND_MAIN, &w->in, &w->out);
+    w->main = connect_to(w, w->kind, &w->in, &w->out);
     expect_record(w, WIRE_HELLO_OK);
     w->beat = connect_to(w, WIRE_KIND_HEARTBEAT, &w->beat_in, &w->beat_out);
     assert_int_equal(next(w->beat_in, text), WIRE_HELLO_OK);
@@ -337,6 +338,28 @@ static void test_out_of_turn(void **state)
             start(&w);
         wire_send(w.out, out_of_turn[i].type, 9, NULL);
         expect_text(&w, WIRE_FAIL, out_of_turn[i].why);
+        close_peer(&w);
+        await(&w, ENGINE_LISTENING);
+        close_world(&w);
+    }
+}
+
+/* A source that sends anything but a machine's state, or that in the wrong order. */
+static void test_migration_out_of_turn(void **state)
+{
+    (void)state;
+    for (uint16_t type = 0; type < 0x60; type++) {
+        struct world w;
+
+        if (type == WIRE_GOODBYE || type == WIRE_PROBE)
+            continue;
+        open_world(&w, false);
+        w.kind = WIRE_KIND_MIGRATE;
+        engine_listen(w.e, NULL, NULL);
+        start(&w);
+        await(&w, ENGINE_MIGRATING);
+        wire_send(w.out, type, 0, NULL);
+        expect_text(&w, WIRE_FAIL, "");
         close_peer(&w);
         await(&w, ENGINE_LISTENING);
         close_world(&w);
@@ -656,6 +679,7 @@ int main(void)
         cmocka_unit_test(test_bad_epochs),
         cmocka_unit_test(test_end_during_check),
         cmocka_unit_test(test_out_of_turn),
+        cmocka_unit_test(test_migration_out_of_turn),
         cmocka_unit_test(test_nothing_before_config),
         cmocka_unit_test(test_nonsense_is_a_lost_link),
         cmocka_unit_test(test_greetings),

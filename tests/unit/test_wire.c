@@ -137,7 +137,7 @@ static void test_refusals(void **state)
 {
     (void)state;
     expect_refusal(NULL, 0x1234, WIRE_VERSION, "does not speak");
-    expect_refusal(NULL, WIRE_MAGIC, WIRE_VERSION + 1, "version 3 of the protocol, this build speaks 2");
+    expect_refusal(NULL, WIRE_MAGIC, WIRE_VERSION + 1, "version 4 of the protocol, this build speaks 3");
     expect_refusal(&hello, WIRE_MAGIC, WIRE_VERSION, "");
 }
 
@@ -146,7 +146,7 @@ static void test_greeting_without_sense(void **state)
     struct wire_hello bad[] = {hello, hello, hello, hello, hello, hello, hello}, got;
 
     (void)state;
-    bad[0].kind = WIRE_KIND_CHECK + 1;
+    bad[0].kind = WIRE_KIND_MIGRATE + 1;
     bad[1].pair[0] = 'x';
     bad[2].went_on_pair[0] = 'x';
     bad[3].vm[1] = '\033';

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Live migration, the source's half. The savevm list is walked over the link while the guest runs, pass by pass (RAM is
+ * one component of it), then once more with the guest paused, the devices with it. The destination loads all that into
+ * its machine, and says so; only then it is permitted to run.
+ *
+ * Until the permission is sent the guest goes on here after any failure. From then on it is as in a swap: only the
+ * destination's word that it did not start lets it, or a claim.
+ */
+#include "engine/primary.h"
+#include "engine/state.h"
+#include "guest/ram_state.h"
+#include <perdure/replication.h>
+#include <perdure/savevm.h>
+
+static void tell(struct primary *p, uint64_t left, bool pass_over)
+{
+    struct engine_migration *m = &p->e->migration;
+    const struct converge *c = &p->converge;
+
+    task_lock(&p->e->lock);
+    m->bytes_sent = perdure_stream_bytes(p->s->out);
+    m->bytes_left = left;
+    m->passes += pass_over;
+    m->bandwidth = converge_bandwidth(c);
+    m->throttle = p->throttled;
+    m->expected_ns = converge_expected(c, left);
+    m->looked = clock_now();
+    p->e->figures.sync_pages_left = left / GUEST_PAGE_SIZE;
+    task_unlock(&p->e->lock);
+}
+
+static uint64_t bytes_left(struct primary *p)
+{
+    uint64_t precopy, any, postcopy;
+
+    perdure_savevm_pending(p->s->out, 0, &precopy, &any, &postcopy);
+    return precopy + any + postcopy;
+}
+
+/* --- while the guest runs --- */
+
+static bool begin(struct primary *p, Error **errp)
+{
+    p->saving = true; /* also after a failure: some may be set up */
+    ram_state_set_live(p->g, true);
+    primary_limit_send(p);
+    return perdure_savevm_setup(p->s->out, errp);
+}
+
+/* What the user, the guest, the disks and the link say before each part. */
+static bool may_send(struct primary *p, Error **errp)
+{
+    if (!primary_may_go_on(p) || (!p->paused && !primary_request_before_epochs(p, errp)))
+        return false;
+    primary_limit_send(p);
+    return primary_feed(p, 1, &p->crc, errp) && replication_get_error_all(errp);
+}
+
+/* *ret_over: that was the end of a pass. */
+static bool send_part(struct primary *p, bool *ret_over, Error **errp)
+{
+    uint64_t bytes = perdure_stream_bytes(p->s->out);
+    int64_t began = clock_now();
+    int status;
+
+    if (!may_send(p, errp))
+        return false;
+    status = perdure_savevm_iterate(p->s->out, false, errp);
+    if (status < 0 || !perdure_stream_flush(p->s->out, errp))
+        return false;
+    converge_sent(&p->converge, perdure_stream_bytes(p->s->out) - bytes, clock_now() - began);
+    *ret_over = status;
+    return true;
+}
+
+/* A pass, or what there is time for until then. */
+static bool send_pass(struct primary *p, int64_t until, uint64_t *ret_left, Error **errp)
+{
+    bool over = false;
+
+    do {
+        if (!send_part(p, &over, errp))
+            return false;
+        *ret_left = bytes_left(p);
+        tell(p, *ret_left, over);
+    } while (!over && clock_now() < until);
+    return true;
+}
+
+static bool is_too_slow(struct primary *p, enum converge_verdict v, uint64_t left, Error **errp)
+{
+    if (p->s->migrate.on_slow != ENGINE_SLOW_CANCEL)
+        return false;
+    error_setg(errp,
+               "%s: with %llu MiB left at %llu MiB/s the guest would stand still for %lld ms; a longer "
+               "--downtime, or "
+               "--on-slow throttle",
+               v == CONVERGE_LATE ? "the deadline has passed"
+                                  : "the guest changes its memory faster than the link carries it",
+               (unsigned long long)left >> 20, (unsigned long long)converge_bandwidth(&p->converge) >> 20,
+               (long long)(converge_expected(&p->converge, left) / NS_PER_MS));
+    return true;
+}
+
+/* From now on it has half the time that it had. */
+static bool slow_down(struct primary *p)
+{
+    unsigned runs = 100 - p->throttled;
+
+    if (p->s->migrate.on_slow != ENGINE_SLOW_THROTTLE || !p->g->ops->throttle ||
+        p->throttled >= GUEST_THROTTLE_MAX)
+        return false;
+    p->throttled = runs > 2 ? 100 - runs / 2 : GUEST_THROTTLE_MAX;
+    p->g->ops->throttle(p->g, p->throttled);
+    converge_slowed(&p->converge);
+    return true;
+}
+
+static int64_t deadline(struct primary *p)
+{
+    int64_t limit = p->s->migrate.deadline_ns;
+
+    return limit ? p->e->migration.began + limit : TIME_NEVER;
+}
+
+static bool send_running(struct primary *p, Error **errp)
+{
+    enum converge_verdict v = CONVERGE_AGAIN;
+    uint64_t left;
+
+    converge_begin(&p->converge, p->s->migrate.downtime_ns, deadline(p));
+    while (v == CONVERGE_AGAIN) {
+        if (!send_pass(p, p->converge.until, &left, errp))
+            return false;
+        v = converge_pass(&p->converge, left, clock_now());
+        if (v == CONVERGE_SLOW && slow_down(p))
+            v = CONVERGE_AGAIN;
+    }
+    return v == CONVERGE_SWITCH || !is_too_slow(p, v, left, errp);
+}
+
+/* --- the switch --- */
+
+/* Its disks' writes up to the pause. What is still in flight is issued again over there. */
+static bool send_writes(struct primary *p, Error **errp)
+{
+    bool more = true;
+
+    while (more) {
+        if (!primary_feed(p, 1, &p->crc, errp))
+            return false;
+        task_lock(&p->e->lock);
+        more = p->e->feed_waiting;
+        task_unlock(&p->e->lock);
+    }
+    return true;
+}
+
+/* Little is left: the last pass was sent in the pause. */
+static bool send_rest(struct primary *p, Error **errp)
+{
+    VMStream *out = p->s->out;
+
+    primary_limit_send(p);
+    if (!send_writes(p, errp) || !replication_get_error_all(errp) ||
+        (p->g->ops->begin_save && !p->g->ops->begin_save(p->g, errp)) ||
+        !perdure_savevm_complete_precopy(out, false, errp) || !perdure_savevm_devices(out, errp))
+        return false;
+    perdure_stream_begin(out, PERDURE_RECORD_STATE_END, 0);
+    perdure_stream_end(out);
+    return perdure_stream_flush(out, errp);
+}
+
+/* A guest that has just switched itself off is not moved: it ends here. */
+static bool ended(struct primary *p)
+{
+    p->request = p->g->ops->request(p->g);
+    if (p->request == GUEST_REQUEST_POWEROFF || p->request == GUEST_REQUEST_PANIC)
+        p->end = SESSION_GUEST_ENDED;
+    return p->end != SESSION_OPEN;
+}
+
+static bool await_loaded(struct primary *p, Error **errp)
+{
+    uint64_t id;
+    bool ok;
+
+    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
+    ok = primary_expect(p, WIRE_LOADED, &id, errp) && wire_done(p->s->in, errp);
+    session_set_limit(p->s, TIME_NEVER);
+    return ok;
+}
+
+/* When each step of the downtime was over. */
+struct steps {
+    int64_t begin, paused, sent, loaded, runs;
+};
+
+static void tell_steps(struct primary *p, const struct steps *t)
+{
+    struct engine_migration *m = &p->e->migration;
+
+    task_lock(&p->e->lock);
+    m->bytes_sent = perdure_stream_bytes(p->s->out);
+    m->bytes_left = p->e->figures.sync_pages_left = 0;
+    m->pause_ns = t->paused - t->begin;
+    m->send_ns = t->sent - t->paused;
+    m->load_ns = t->loaded - t->sent;
+    m->start_ns = t->runs - t->loaded;
+    m->downtime_ns = t->runs - t->begin;
+    m->ended = t->runs;
+    task_unlock(&p->e->lock);
+}
+
+static bool hand_over(struct primary *p, Error **errp)
+{
+    struct steps t = {0};
+    uint64_t left;
+
+    /* Before the destination can claim, and before the pause: it waits for a disk. */
+    if (!session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp))
+        return false;
+    t.begin = clock_now();
+    if (!primary_pause(p, errp))
+        return false;
+    t.paused = clock_now();
+    if (ended(p) || !send_pass(p, TIME_NEVER, &left, errp) || !send_rest(p, errp))
+        return false;
+    t.sent = clock_now();
+    if (!await_loaded(p, errp) || !primary_may_go_on(p))
+        return false;
+    t.loaded = clock_now();
+    if (!primary_permit(p, errp))
+        return false;
+    t.runs = clock_now();
+    tell_steps(p, &t);
+    return true;
+}
+
+void primary_migrate(struct primary *p, Error **errp)
+{
+    if (!primary_start_replication(p, errp) || !primary_feed_sync(p, errp) || !begin(p, errp) ||
+        !send_running(p, errp) || !hand_over(p, errp))
+        return;
+    p->end = SESSION_MIGRATED;
+    primary_step_down(p);
+    session_try_mark_disks(p->s, GUEST_DISKS_SUPERSEDED);
+    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_MIGRATED, "the destination runs the guest");
+    if (p->e->owner.migrated)
+        p->e->owner.migrated(p->e->owner.opaque);
+}
