@@ -45,6 +45,14 @@ int cmd_unprotect(int argc, char **argv)
     return simple(&s, argc, argv);
 }
 
+int cmd_migrate_cancel(int argc, char **argv)
+{
+    static const struct simple s = {
+        "Ends a migration; the machine runs on here.", "migrate_cancel", "force",
+        "do not wait for destination or arbiter: you know that it does not run there"};
+    return simple(&s, argc, argv);
+}
+
 int cmd_failover(int argc, char **argv)
 {
     static const struct simple s = {

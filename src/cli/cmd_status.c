@@ -62,7 +62,7 @@ static void print_status(json_t *s)
     if (text(s, "listen")[0] || !strcmp(text(s, "role"), "backup"))
         printf("  %-14s %s\n", "listens at",
                text(s, "listen")[0] ? text(s, "listen") : "nothing (perdure listen)");
-    if (!strcmp(text(s, "state"), "SYNCING"))
+    if (!strcmp(text(s, "state"), "SYNCING") || !strcmp(text(s, "state"), "MIGRATING"))
         print_sync(s, json_object_get(s, "disks"));
     if (number(c, "count")) {
         printf("  %-14s %lld, %lld in the last second, %lld bytes each\n", "checkpoints", number(c, "count"),

@@ -16,6 +16,8 @@ static const struct {
     {"unprotect", cmd_unprotect, "end the protection; the machine runs on here"},
     {"failover", cmd_failover, "at the backup: take over"},
     {"swap", cmd_swap, "at the primary: change roles with the backup"},
+    {"migrate", cmd_migrate, "move a running machine to another host"},
+    {"migrate-cancel", cmd_migrate_cancel, "keep it here after all"},
     {"listen", cmd_listen, "let a machine's process be reached as a standby"},
     {"list", cmd_list, "the virtual machines of this host"},
     {"status", cmd_status, "role, state and figures of one or all"},

@@ -2,13 +2,11 @@
 #include "control/protect.h"
 #include "base/log.h"
 #include "base/task.h"
+#include "control/peer_check.h"
 #include "control/qmp_args.h"
 #include "control/vm.h"
 #include "net/console_gate.h"
 #include "net/output_buffer.h"
-
-#include <stdio.h>
-#include <string.h>
 
 struct protect_args {
     struct engine_params params;
@@ -57,44 +55,13 @@ static bool parse(json_t *args, struct protect_args *a, Error **errp)
     return p->to[0];
 }
 
-static void complain(char *list, size_t size, const char *text)
-{
-    size_t used = strlen(list);
-
-    snprintf(list + used, size - used, "%s%s", used ? "\n" : "", text);
-}
-
-/* What this side alone can see; what the two sides must agree on, the peer answers (engine_protect). */
-static bool check_here(Vm *vm, const struct protect_args *a, Error **errp)
-{
-    char missing[4096] = "", line[400];
-    Machine *m;
-    Error *err = NULL;
-
-    vm_lock(vm);
-    m = vm_machine(vm, &err);
-    if (!m)
-        complain(missing, sizeof(missing), error_get_pretty(err));
-    vm_unlock(vm);
-    error_free(err);
-    if (!a->psk[0] && !a->insecure && !channel_address_is_local(a->params.to)) {
-        snprintf(line, sizeof(line),
-                 "%s is another host: give --psk FILE (perdure keygen makes one), or --insecure",
-                 a->params.to);
-        complain(missing, sizeof(missing), line);
-    }
-    if (missing[0])
-        error_setg(errp, "%s", missing);
-    return !missing[0];
-}
-
 bool protect_command(void *opaque, json_t *args, json_t **ret_result, Error **errp)
 {
     Vm *vm = opaque;
     struct protect_args a = {0};
 
     (void)ret_result;
-    if (!parse(args, &a, errp) || !check_here(vm, &a, errp))
+    if (!parse(args, &a, errp) || !peer_check(vm, a.params.to, a.psk, a.insecure, errp))
         return false;
     if (!transport_socket_set_security(vm_transport(vm), a.psk, a.insecure, errp))
         return false;

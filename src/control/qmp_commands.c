@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "control/qmp_commands.h"
 #include "control/listen.h"
+#include "control/migrate.h"
 #include "control/protect.h"
 #include "control/qmp_args.h"
 #include "control/status_json.h"
@@ -20,9 +21,9 @@ static bool with_machine(Vm *vm, bool (*fn)(Machine *m, Error **errp), Error **e
     bool ok;
 
     engine_status(vm_engine(vm), &s);
-    if (s.state == ENGINE_FENCED) {
-        error_setg(errp,
-                   "this side is FENCED: the arbiter gave the guest to the other side; quit this process");
+    if (s.state == ENGINE_FENCED || s.state == ENGINE_MIGRATED) {
+        error_setg(errp, "this side is %s: the guest runs on the other side; quit this process",
+                   engine_state_name(s.state));
         return false;
     }
     vm_lock(vm);
@@ -186,6 +187,9 @@ const struct qmp_command qmp_commands[] = {
     {"perdure-unprotect", perdure_unprotect},
     {"perdure-failover", perdure_failover},
     {"perdure-swap", perdure_swap},
+    {"migrate", migrate_command},
+    {"query-migrate", migrate_query},
+    {"migrate_cancel", migrate_cancel_command},
     {"perdure-listen", listen_command},
     {NULL, NULL},
 };

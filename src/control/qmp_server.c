@@ -130,6 +130,17 @@ void qmp_server_event(QmpServer *s, const char *event, json_t *data)
     json_decref(data);
 }
 
+bool qmp_server_has_clients(QmpServer *s)
+{
+    bool any = false;
+
+    task_lock(&s->lock);
+    for (int i = 0; i < CLIENTS_MAX; i++)
+        any |= s->clients[i] && !qmp_client_gone(s->clients[i]);
+    task_unlock(&s->lock);
+    return any;
+}
+
 void qmp_server_free(QmpServer *s)
 {
     if (!s)

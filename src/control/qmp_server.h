@@ -26,6 +26,8 @@ struct qmp_command {
 QmpServer *qmp_server_new(const char *path, const struct qmp_command *commands, void *opaque, Error **errp);
 /* To every client past its qmp_capabilities. data is taken; NULL is fine. Any task. */
 void qmp_server_event(QmpServer *s, const char *event, json_t *data);
+/* Is anybody connected? */
+bool qmp_server_has_clients(QmpServer *s);
 void qmp_server_free(QmpServer *s); /* removes the socket; NULL is fine */
 
 #endif

@@ -25,9 +25,10 @@
 #include <unistd.h>
 
 #define IDLE_LOOK_MS 500
+#define ANSWER_LIMIT (5 * NS_PER_S)
 
 /* Why the process ends; the first cause counts. */
-enum vm_end { VM_END_NONE, VM_END_QUIT, VM_END_POWEROFF, VM_END_PANIC, VM_END_ERROR };
+enum vm_end { VM_END_NONE, VM_END_QUIT, VM_END_POWEROFF, VM_END_MIGRATED, VM_END_PANIC, VM_END_ERROR };
 
 struct Vm {
     struct vm_options options;
@@ -84,6 +85,11 @@ static void on_promoted(void *opaque, Guest *g)
 
     (void)g;
     event_queue_put(vm->events, "RESUME", NULL);
+}
+
+static void on_migrated(void *opaque)
+{
+    end_process(opaque, VM_END_MIGRATED);
 }
 
 static Guest *create_guest(struct guest_factory *gf, VMStream *f, Error **errp)
@@ -160,6 +166,7 @@ static bool build_engine(Vm *vm, Error **errp)
         .event = on_engine_event,
         .guest_ended = on_guest_ended,
         .promoted = on_promoted,
+        .migrated = on_migrated,
     };
 
     vm->factory = (struct guest_factory){.create = create_guest, .destroy = destroy_guest, .opaque = vm};
@@ -290,6 +297,18 @@ static Machine *machine_to_save(Vm *vm, Error **errp)
     return NULL;
 }
 
+/* What is only on its way to another side stays here. */
+static void keep_guest(Vm *vm)
+{
+    struct engine_status status;
+
+    engine_status(vm->engine, &status);
+    if (status.role == ENGINE_PRIMARY && status.state == ENGINE_SYNCING)
+        engine_unprotect(vm->engine, false, NULL);
+    if (status.role == ENGINE_PRIMARY && status.state == ENGINE_MIGRATING)
+        engine_migrate_cancel(vm->engine, false, NULL);
+}
+
 static bool save_on_exit(Vm *vm)
 {
     Machine *m;
@@ -297,6 +316,7 @@ static bool save_on_exit(Vm *vm)
 
     if (!vm->options.save_on_exit[0] || vm->end != VM_END_QUIT)
         return true;
+    keep_guest(vm);
     vm_lock(vm);
     m = machine_to_save(vm, &err);
     if (m) {
@@ -325,6 +345,15 @@ static void end_if_idle(Vm *vm, int64_t *since)
     end_process(vm, VM_END_QUIT);
 }
 
+/* Whoever moved the machine away wants to hear how that went. */
+static void wait_for_clients(Vm *vm)
+{
+    int64_t until = clock_now() + ANSWER_LIMIT;
+
+    while (qmp_server_has_clients(vm->server) && clock_now() < until)
+        task_sleep_until(clock_now() + 5 * NS_PER_MS);
+}
+
 int vm_run(Vm *vm)
 {
     struct pollfd fds[2] = {{.fd = event_queue_fd(vm->events), .events = POLLIN},
@@ -346,7 +375,10 @@ int vm_run(Vm *vm)
     notify_service("STOPPING=1");
     saved = save_on_exit(vm);
     event_queue_drain(vm->events, broadcast, vm);
-    return saved && (vm->end == VM_END_QUIT || vm->end == VM_END_POWEROFF) ? 0 : 1;
+    if (vm->end == VM_END_MIGRATED)
+        wait_for_clients(vm);
+    return saved && (vm->end == VM_END_QUIT || vm->end == VM_END_POWEROFF || vm->end == VM_END_MIGRATED) ? 0
+                                                                                                         : 1;
 }
 
 /* --- for the commands --- */
@@ -447,12 +479,15 @@ const char *vm_run_state(Vm *vm)
         return "guest-panicked";
     case VM_END_ERROR:
         return "internal-error";
+    case VM_END_MIGRATED:
+        return "postmigrate";
     }
     engine_status(vm->engine, &s);
     vm_lock(vm);
     m = vm_machine(vm, NULL);
     if (m) /* FENCED: it stands still for good, whatever its own run state says */
-        state = machine_running(m) && s.state != ENGINE_FENCED ? "running" : "paused";
+        state = machine_running(m) && s.state != ENGINE_FENCED && s.state != ENGINE_MIGRATED ? "running"
+                                                                                             : "paused";
     vm_unlock(vm);
     return state;
 }

@@ -41,7 +41,7 @@ struct vm_options {
 typedef struct Vm Vm;
 
 Vm *vm_new(const struct vm_options *options, Error **errp);
-/* The process's exit status: 0 the guest powered off or the user quit, 1 anything else. */
+/* The process's exit status: 0 the guest powered off or was moved to another host, or the user quit; 1 anything else. */
 int vm_run(Vm *vm);
 void vm_free(Vm *vm);
 

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "base/task.h"
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PROGRESS_NS (100 * NS_PER_MS)
+#define ARBITER_NS  (12 * NS_PER_S)
+
+struct migrate_options {
+    char name[64], to[256], arbiter[1100], psk[1024], on_slow[16];
+    int64_t downtime, deadline, timeout;
+    bool insecure, no_wait;
+};
+
+static json_t *arguments(const struct migrate_options *o)
+{
+    json_t *args =
+        json_pack("{s:s, s:I, s:I, s:I, s:s, s:s, s:b}", "uri", o->to, "downtime-us",
+                  (json_int_t)(o->downtime / NS_PER_US), "deadline-us", (json_int_t)(o->deadline / NS_PER_US),
+                  "timeout-us", (json_int_t)(o->timeout / NS_PER_US), "on-slow", o->on_slow, "arbiter",
+                  o->arbiter, "insecure", o->insecure);
+
+    if (o->psk[0])
+        client_set_path(args, "psk", o->psk);
+    return args;
+}
+
+static int64_t number(json_t *from, const char *name)
+{
+    return json_integer_value(json_object_get(from, name));
+}
+
+static void show_progress(json_t *m)
+{
+    int64_t disks = number(m, "disk-remaining"), throttle = number(m, "cpu-throttle-percentage");
+    json_t *ram = json_object_get(m, "ram");
+
+    if (disks)
+        fprintf(stderr, "\r%" PRId64 " MiB of disks left to compare", disks >> 20);
+    else
+        fprintf(stderr,
+                "\r%" PRId64 " MiB left, %" PRId64 " MiB/s, pass %" PRId64 ", downtime expected %" PRId64
+                " ms",
+                number(ram, "remaining") >> 20, number(ram, "bandwidth") >> 20, number(ram, "passes") + 1,
+                number(m, "expected-downtime"));
+    if (throttle)
+        fprintf(stderr, ", guest slowed down by %" PRId64 " %%", throttle);
+    fprintf(stderr, "   ");
+}
+
+static void show_result(json_t *m)
+{
+    json_t *parts = json_object_get(m, "downtime-parts-us");
+
+    printf("moved in %.2f s, %" PRId64
+           " MiB sent; downtime %.1f ms (pause %.1f, send %.1f, load %.1f, start %.1f)\n",
+           (double)number(m, "total-time") / 1e3, number(json_object_get(m, "ram"), "transferred") >> 20,
+           (double)number(m, "downtime-us") / 1e3, (double)number(parts, "pause") / 1e3,
+           (double)number(parts, "send") / 1e3, (double)number(parts, "load") / 1e3,
+           (double)number(parts, "start") / 1e3);
+}
+
+/* True: it was moved. */
+static bool judge(const char *name, const char *status, json_t *m, Error **errp)
+{
+    if (!strcmp(status, "completed")) {
+        show_result(m);
+        return true;
+    }
+    if (!strcmp(status, "device"))
+        error_setg(errp,
+                   "the link broke when the destination had been told to run, and the arbiter does not say "
+                   "who goes on; if "
+                   "you are sure that the guest does not run there: perdure migrate-cancel %s --force",
+                   name);
+    else if (!strcmp(status, "cancelled"))
+        error_setg(errp, "it was cancelled: the machine runs on here");
+    else
+        error_setg(errp, "%s", json_string_value(json_object_get(m, "error-desc")));
+    return false;
+}
+
+/* An arbiter gets the time that it may need for its answer. */
+static bool is_under_way(const char *status, int64_t *asks_until)
+{
+    if (strcmp(status, "device"))
+        return !strcmp(status, "active");
+    if (!*asks_until)
+        *asks_until = clock_now() + ARBITER_NS;
+    return clock_now() < *asks_until;
+}
+
+/* The machine's process ends when its guest runs elsewhere, but not before this was told. */
+static bool wait_moved(Client *c, const char *name, Error **errp)
+{
+    bool tty = isatty(STDERR_FILENO), moved;
+    int64_t asks_until = 0;
+    char status[32];
+    json_t *m;
+
+    while ((m = client_execute(c, "query-migrate", NULL, errp))) {
+        snprintf(status, sizeof(status), "%s", json_string_value(json_object_get(m, "status")));
+        if (tty)
+            show_progress(m);
+        if (!is_under_way(status, &asks_until))
+            break;
+        json_decref(m);
+        task_sleep_until(clock_now() + PROGRESS_NS);
+    }
+    if (tty)
+        fputc('\n', stderr);
+    moved = m && judge(name, status, m, errp);
+    json_decref(m);
+    return moved;
+}
+
+static bool migrate(const struct migrate_options *o, Error **errp)
+{
+    Client *c = client_open(o->name, errp);
+    json_t *result;
+    bool ok;
+
+    if (!c)
+        return false;
+    result = client_execute(c, "migrate", arguments(o), errp);
+    ok = result != NULL;
+    json_decref(result);
+    if (ok && !o->no_wait)
+        ok = wait_moved(c, o->name, errp);
+    client_close(c);
+    return ok;
+}
+
+int cmd_migrate(int argc, char **argv)
+{
+    struct migrate_options o = {
+        .arbiter = "manual", .on_slow = "throttle", .downtime = 20 * NS_PER_MS, .timeout = NS_PER_S};
+    const struct option_spec specs[] = {
+        {"NAME", NULL, OPTION_STRING, o.name, sizeof(o.name), "the running machine"},
+        {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to), "where perdure standby listens (required)"},
+        {"downtime", "TIME", OPTION_DURATION, &o.downtime, 0, "so long may the guest stand still (20ms)"},
+        {"deadline", "TIME", OPTION_DURATION, &o.deadline, 0, "when all must be over (as long as it takes)"},
+        {"on-slow", "WHAT", OPTION_STRING, o.on_slow, sizeof(o.on_slow),
+         "when the guest changes its memory faster than the link carries it: throttle (it is slowed down), "
+         "pause (it stands still for as long as it takes) or cancel (throttle)"},
+        {"timeout", "TIME", OPTION_DURATION, &o.timeout, 0, "silence of the peer that counts (1s)"},
+        {"arbiter", "KIND", OPTION_STRING, o.arbiter, sizeof(o.arbiter),
+         "who decides when the link breaks at the switch: manual, file:DIR, command:PATH (manual)"},
+        {"psk", "FILE", OPTION_STRING, o.psk, sizeof(o.psk), "the pair's key (perdure keygen)"},
+        {"insecure", NULL, OPTION_FLAG, &o.insecure, 0, "connect to another host without a key"},
+        {"no-wait", NULL, OPTION_FLAG, &o.no_wait, 0, "return once the destination has accepted"},
+        {0},
+    };
+    Error *err = NULL;
+    int status = options_begin("Moves a running machine to another host.", specs, argc, argv);
+
+    if (status >= 0)
+        return status;
+    if (!o.to[0]) {
+        fprintf(stderr, "perdure migrate: --to is missing: where `perdure standby` listens\n");
+        return 2;
+    }
+    return migrate(&o, &err) ? 0 : client_fail(argv[0], err);
+}

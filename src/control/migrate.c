@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "control/migrate.h"
+#include "base/task.h"
+#include "control/peer_check.h"
+#include "control/qmp_args.h"
+#include "control/vm.h"
+
+#include <string.h>
+
+struct migrate_args {
+    struct engine_migrate_params params;
+    char psk[1024];
+    bool insecure;
+};
+
+static bool parse_times(json_t *args, struct engine_migrate_params *p, Error **errp)
+{
+    int64_t downtime = p->downtime_ns / NS_PER_US, timeout = p->timeout_ns / NS_PER_US, deadline = 0;
+
+    if (!qmp_arg_int(args, "downtime-us", 1000, 600 * INT64_C(1000000), &downtime, errp) ||
+        !qmp_arg_int(args, "deadline-us", 0, 7 * 86400 * INT64_C(1000000), &deadline, errp) ||
+        !qmp_arg_int(args, "timeout-us", 10000, 3600 * INT64_C(1000000), &timeout, errp))
+        return false;
+    p->downtime_ns = downtime * NS_PER_US;
+    p->deadline_ns = deadline * NS_PER_US;
+    p->timeout_ns = timeout * NS_PER_US;
+    return true;
+}
+
+static bool parse_on_slow(json_t *args, enum engine_on_slow *ret, Error **errp)
+{
+    static const char *const words[] = {"throttle", "pause", "cancel"}; /* by enum engine_on_slow */
+    char word[16] = "";
+
+    if (!qmp_arg_string(args, "on-slow", word, sizeof(word), errp))
+        return false;
+    for (int i = 0; word[0] && i < 3; i++) {
+        if (strcmp(word, words[i]))
+            continue;
+        *ret = (enum engine_on_slow)i;
+        return true;
+    }
+    if (word[0])
+        error_setg(errp, "argument 'on-slow' is throttle, pause or cancel, not '%s'", word);
+    return !word[0];
+}
+
+static bool parse(json_t *args, struct migrate_args *a, Error **errp)
+{
+    static const char *const names[] = {"uri",     "downtime-us", "deadline-us", "on-slow", "timeout-us",
+                                        "arbiter", "psk",         "insecure",    NULL};
+    struct engine_migrate_params *p = &a->params;
+
+    engine_migrate_params_default(p);
+    if (!qmp_args_only(args, names, errp) || !parse_times(args, p, errp) ||
+        !parse_on_slow(args, &p->on_slow, errp) || !qmp_arg_string(args, "uri", p->to, sizeof(p->to), errp) ||
+        !qmp_arg_string(args, "arbiter", p->arbiter, sizeof(p->arbiter), errp) ||
+        !qmp_arg_string(args, "psk", a->psk, sizeof(a->psk), errp) ||
+        !qmp_arg_bool(args, "insecure", &a->insecure, errp))
+        return false;
+    if (!p->to[0])
+        error_setg(errp,
+                   "argument 'uri' is missing: tcp:HOST:PORT or unix:PATH where `perdure standby` listens");
+    return p->to[0];
+}
+
+bool migrate_command(void *opaque, json_t *args, json_t **ret_result, Error **errp)
+{
+    struct migrate_args a = {0};
+    Vm *vm = opaque;
+
+    (void)ret_result;
+    return parse(args, &a, errp) && peer_check(vm, a.params.to, a.psk, a.insecure, errp) &&
+           transport_socket_set_security(vm_transport(vm), a.psk, a.insecure, errp) &&
+           engine_migrate(vm_engine(vm), &a.params, errp);
+}
+
+/* QMP's MigrationStatus. */
+static const char *status_name(const struct engine_status *s)
+{
+    static const char *const names[] = {
+        [ENGINE_MIGRATION_NONE] = "none",           [ENGINE_MIGRATION_ACTIVE] = "active",
+        [ENGINE_MIGRATION_COMPLETED] = "completed", [ENGINE_MIGRATION_FAILED] = "failed",
+        [ENGINE_MIGRATION_CANCELLED] = "cancelled",
+    };
+
+    if (s->state == ENGINE_MIGRATING) /* to the very end: the guest does not go on here before */
+        return "active";
+    if (s->state == ENGINE_ASKING && s->migration.outcome == ENGINE_MIGRATION_FAILED)
+        return "device";
+    return names[s->migration.outcome];
+}
+
+static const char *error_of(const struct engine_status *s)
+{
+    if (s->migration.outcome != ENGINE_MIGRATION_FAILED)
+        return "";
+    if (s->state == ENGINE_FENCED)
+        return "the link broke at the switch, and the arbiter let the destination run the guest: quit this "
+               "process";
+    return s->last_error;
+}
+
+static json_t *in_us(int64_t ns)
+{
+    return json_integer(ns / NS_PER_US);
+}
+
+bool migrate_query(void *opaque, json_t *args, json_t **ret_result, Error **errp)
+{
+    static const char *const names[] = {NULL};
+    const struct engine_migration *m;
+    struct engine_status s;
+    int64_t until;
+
+    if (!qmp_args_only(args, names, errp))
+        return false;
+    engine_status(vm_engine(opaque), &s);
+    m = &s.migration;
+    until = m->ended ? m->ended : s.state == ENGINE_MIGRATING ? clock_now() : m->looked;
+    *ret_result = json_pack(
+        "{s:s, s:I, s:I, s:o, s:I, s:i, s:{s:I, s:I, s:I, s:I}, s:{s:o, s:o, s:o, s:o}, s:I, s:s}", "status",
+        status_name(&s), "total-time",
+        (json_int_t)(m->began && until > m->began ? (until - m->began) / NS_PER_MS : 0), "downtime",
+        (json_int_t)(m->downtime_ns / NS_PER_MS), "downtime-us", in_us(m->downtime_ns), "expected-downtime",
+        (json_int_t)(m->expected_ns / NS_PER_MS), "cpu-throttle-percentage", (int)m->throttle, "ram",
+        "transferred", (json_int_t)m->bytes_sent, "remaining", (json_int_t)m->bytes_left, "passes",
+        (json_int_t)m->passes, "bandwidth", (json_int_t)m->bandwidth, "downtime-parts-us", "pause",
+        in_us(m->pause_ns), "send", in_us(m->send_ns), "load", in_us(m->load_ns), "start", in_us(m->start_ns),
+        "disk-remaining", (json_int_t)s.sync_bytes_left, "error-desc", error_of(&s));
+    return true;
+}
+
+bool migrate_cancel_command(void *opaque, json_t *args, json_t **ret_result, Error **errp)
+{
+    static const char *const names[] = {"force", NULL};
+    bool force = false;
+
+    (void)ret_result;
+    return qmp_args_only(args, names, errp) && qmp_arg_bool(args, "force", &force, errp) &&
+           engine_migrate_cancel(vm_engine(opaque), force, errp);
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * migrate, query-migrate, migrate_cancel: QMP's commands for a live migration; what QMP has not are more arguments of
+ * migrate.
+ */
+#ifndef CONTROL_MIGRATE_H
+#define CONTROL_MIGRATE_H
+
+#include "control/qmp_server.h"
+
+/* Each is a qmp_command's run; opaque is the Vm. */
+bool migrate_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
+bool migrate_query(void *opaque, json_t *args, json_t **ret_result, Error **errp);
+bool migrate_cancel_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
+
+#endif
