@@ -5,6 +5,7 @@
     extra, mapping = disk_options([path_a...]), disk_options([path_b...])
     judge([path_b...], counter)                      # every record up to counter is there, whole, in order
 """
+import array
 import os
 import random
 import struct
@@ -25,6 +26,12 @@ def make_disk(path, size=DISK_BYTES, seed=None):
         for _ in range(size >> 20):
             f.write(numbers.randbytes(1 << 20))
     return path
+
+
+def write_pattern(path, size=4 << 20):
+    """64-bit numbers, counted from the beginning: what guests/irq.c expects to read."""
+    with open(path, "wb") as f:
+        f.write(array.array("Q", range(size // 8)).tobytes())
 
 
 def disk_options(paths):

@@ -40,6 +40,14 @@ def require(condition, what, *details):
 
 # --- the guest ---
 
+# The small guests, and what they do while something happens to them.
+CORPUS = {
+    "walk": "size=8M rate=20000",
+    "count": "dirty=4",
+    "irq": "timer=periodic hz=100",
+    "log": "dirty=2",
+}
+
 def run_count(host, cmdline="", cpus=1, memory="64M", extra=(), kernel="count"):
     """The guest `count` (or another) on host, answering."""
     process = host.run("builtin:" + kernel, ("ip=%s cpus=%d %s" % (GUEST_IP, cpus, cmdline)).strip(), cpus, memory, extra)
@@ -176,12 +184,12 @@ def ask_who_has(pair):
 # --- the control socket ---
 
 class Qmp:
-    """A client of a process's control socket."""
+    """A client of a process's control socket. path: another program's that speaks QMP."""
 
-    def __init__(self, host, name=None):
+    def __init__(self, host, name=None, path=None):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(20)
-        self.socket.connect(os.path.join(host.dir, "perdure", (name or host.pair.vm) + ".sock"))
+        self.socket.connect(path or os.path.join(host.dir, "perdure", (name or host.pair.vm) + ".sock"))
         self.lines = self.socket.makefile("r")  # not "rw": a write throws away what is read and not yet returned
         self.events = []
         self.greeting = self.read()
@@ -227,6 +235,7 @@ class Qmp:
             self.events.append(message)
 
     def close(self):
+        self.lines.close()  # it holds the socket open, too
         self.socket.close()
 
 

@@ -192,7 +192,7 @@ def complete(host, *words):
 
 def test_completion(pair):
     """Every command and every option that --help knows."""
-    commands = set(re.findall(r"(?m)^  ([a-z]+) ", pair.a.perdure("--help")))
+    commands = set(re.findall(r"(?m)^  ([a-z-]+) ", pair.a.perdure("--help")))
     require(len(commands) > 15 and complete(pair.a, "") == commands | {"--help", "--version"}, "commands", complete(pair.a, ""))
     for command in commands:
         options = set(re.findall(r"(?m)^  (--[a-z-]+)", pair.a.perdure(command, "--help")))

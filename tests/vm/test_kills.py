@@ -10,7 +10,6 @@ runs.
 Closes with "kills: N passed, N failed, N skipped"; a test is one guest with one number of processors.
 """
 import argparse
-import array
 import json
 import os
 import random
@@ -20,18 +19,11 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from disklog import disk_options, judge, make_disk  # noqa: E402
+from disklog import disk_options, judge, make_disk, write_pattern  # noqa: E402
 from pair import Failure, Pair  # noqa: E402
-from scenario import need_kvm  # noqa: E402
+from scenario import CORPUS, need_kvm  # noqa: E402
 
 GUEST_IP = "10.98.0.10"
-GUESTS = {
-    "walk": "size=8M rate=20000",
-    "count": "dirty=4",
-    "irq": "timer=periodic hz=100",
-    "log": "dirty=2",
-}
-DISK_BYTES = 4 << 20
 PATIENCE = 10  # seconds: the machine may be busy with other things
 
 
@@ -85,7 +77,7 @@ class Test:
 
     def run(self, kills):
         here, there = self.pair.a, self.pair.b
-        process = here.run("builtin:" + self.guest, "ip=%s cpus=%d quiet=1 %s" % (GUEST_IP, self.cpus, GUESTS[self.guest]), self.cpus,
+        process = here.run("builtin:" + self.guest, "ip=%s cpus=%d quiet=1 %s" % (GUEST_IP, self.cpus, CORPUS[self.guest]), self.cpus,
                            extra=self.extra)
         here.wait_state("UNPROTECTED", process=process)
         status = self.assert_well(None)
@@ -149,7 +141,7 @@ class LogTest(Test):
 
     def run(self, kills):
         here, there = self.pair.a, self.pair.b
-        process = here.run("builtin:log", "ip=%s cpus=%d quiet=1 %s" % (GUEST_IP, self.cpus, GUESTS["log"]), self.cpus,
+        process = here.run("builtin:log", "ip=%s cpus=%d quiet=1 %s" % (GUEST_IP, self.cpus, CORPUS["log"]), self.cpus,
                            extra=disk_options(self.disks[here]))
         here.wait_state("UNPROTECTED", process=process)
         status = self.assert_well(None)
@@ -175,12 +167,6 @@ class LogTest(Test):
         self.judge_disks(here)
 
 
-def write_pattern(path):
-    """64-bit numbers, counted from the beginning: what guests/irq.c expects to read."""
-    with open(path, "wb") as f:
-        f.write(array.array("Q", range(DISK_BYTES // 8)).tobytes())
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build")
@@ -190,7 +176,7 @@ def main():
     options = parser.parse_args()
     need_kvm("kills")
     build = os.path.abspath(options.build)
-    names = options.names or ["%s-%d" % (guest, cpus) for guest in GUESTS for cpus in (1, 2)]
+    names = options.names or ["%s-%d" % (guest, cpus) for guest in CORPUS for cpus in (1, 2)]
     passed = failed = 0
     for name in names:
         guest, cpus = name.split("-")

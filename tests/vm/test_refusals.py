@@ -261,7 +261,7 @@ def text(s):
     return struct.pack("<H", len(s)) + s.encode()
 
 
-def hello(vm="web", version=2, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB):
+def hello(vm="web", version=3, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB):
     return record(0x20, struct.pack("<IHB", magic, version, kind) + text(vm) + text(pair) + struct.pack("<QQQQQIB", 1, 7, timeout, 10**7, 10**6, 0, 1)
                   + text("manual") + struct.pack("<Q", ram) + text("") + struct.pack("<Q", 0))
 
@@ -294,6 +294,14 @@ def test_garbage_to_a_standby(pair):
 
 
 def test_garbage_after_the_greeting(pair):
+    garbage_after_the_greeting(pair, 0)
+
+
+def test_garbage_after_the_greeting_of_a_migration(pair):
+    garbage_after_the_greeting(pair, 3)
+
+
+def garbage_after_the_greeting(pair, kind):
     """From somebody who greets as a primary does, on both connections, and then talks nonsense."""
     backup = plain_standby(pair)
     noise = random.Random(6)
@@ -302,7 +310,7 @@ def test_garbage_after_the_greeting(pair):
                  record(0x23, struct.pack("<Q", 48) + record(0x20, b"")), record(0x29, b"\0" * 40), record(0x30, b"")):
         main, beat = connect(pair), None
         try:
-            main.sendall(hello())
+            main.sendall(hello(kind=kind))
             require(main.recv(1000)[:2] == b"\x21\0", "no answer to a greeting", backup.log())
             beat = connect(pair)
             beat.sendall(hello(kind=1))
