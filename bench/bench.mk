@@ -18,4 +18,8 @@ bench-disk: all guests $(B)/bench/tsckhz
 	@scripts/install-packages check
 	@bench/disk.py --build $(B)
 
-.PHONY: bench-epoch bench-disk
+bench-migrate: all guests $(B)/tests/vm/count_client
+	@scripts/install-packages check
+	@bench/migrate.py --build $(B)
+
+.PHONY: bench-epoch bench-disk bench-migrate
