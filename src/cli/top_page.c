@@ -190,8 +190,10 @@ void top_page_detail(struct top_page *page, const struct top_row *row)
         add(page, "pair %s, generation %" PRId64 ", epoch %" PRId64, row->pair, row->generation, row->epoch);
         add(page, "peer %s, arbiter %s", row->peer, row->arbiter);
     }
-    if (!strcmp(row->state, "SYNCING") || !strcmp(row->state, "MIGRATING"))
+    if (!strcmp(row->state, "SYNCING"))
         add(page, "first sync: %" PRId64 " pages left", row->sync_pages_left);
+    if (!strcmp(row->state, "MIGRATING") && !strcmp(row->role, "primary")) /* it knows */
+        add(page, "migration: %" PRId64 " pages left", row->sync_pages_left);
     for (int i = 0; i < row->disk_count; i++)
         add_disk(page, &row->disks[i]);
     if (row->checkpoints)

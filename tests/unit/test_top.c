@@ -217,6 +217,13 @@ static void test_pages(void **state)
     assert_true(shows(&page, "generation 3, epoch 1234") && shows(&page, "bad cable") && shows(&page, "two"));
     assert_true(shows(&page, "disk root: 1M of 4M left to sync, 512/s, 2 s") &&
                 shows(&page, "210/4500/9000"));
+    snprintf(rows[49].state, sizeof(rows[49].state), "MIGRATING");
+    rows[49].sync_pages_left = 77;
+    top_page_detail(&page, &rows[49]);
+    assert_true(shows(&page, "migration: 77 pages left") && !shows(&page, "first sync"));
+    snprintf(rows[49].role, sizeof(rows[49].role), "backup"); /* it does not know */
+    top_page_detail(&page, &rows[49]);
+    assert_true(!shows(&page, "pages left"));
     top_page_list(&page, rows, 0, 0);
     assert_true(shows(&page, "no machine runs on this host"));
     /* Of any size, nothing is written beyond it. */
