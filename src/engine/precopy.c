@@ -51,7 +51,8 @@ static bool begin(struct primary *p, Error **errp)
 /* What the user, the guest, the disks and the link say before each part. */
 static bool may_send(struct primary *p, Error **errp)
 {
-    if (!primary_may_go_on(p) || (!p->paused && !primary_request_before_epochs(p, errp)))
+    if (!primary_may_go_on(p) || !primary_hear(p, errp) ||
+        (!p->paused && !primary_request_before_epochs(p, errp)))
         return false;
     primary_limit_send(p);
     return primary_feed(p, 1, &p->crc, errp) && replication_get_error_all(errp);
@@ -238,11 +239,34 @@ static bool hand_over(struct primary *p, Error **errp)
     return true;
 }
 
+static bool send_all(struct primary *p, Error **errp)
+{
+    return primary_start_replication(p, errp) && primary_feed_sync(p, errp) && begin(p, errp) &&
+           send_running(p, errp) && hand_over(p, errp);
+}
+
+/* A link that broke under a write may still hold what the destination said before. */
+static void let_peer_explain(struct primary *p, Error **errp)
+{
+    Error *said = NULL;
+
+    if (p->end != SESSION_OPEN || p->peer_failed || p->permitted)
+        return;
+    session_set_limit(p->s, 0);
+    if (!primary_hear(p, &said) && p->peer_failed) {
+        error_free(*errp);
+        *errp = said;
+        said = NULL;
+    }
+    error_free(said);
+}
+
 void primary_migrate(struct primary *p, Error **errp)
 {
-    if (!primary_start_replication(p, errp) || !primary_feed_sync(p, errp) || !begin(p, errp) ||
-        !send_running(p, errp) || !hand_over(p, errp))
+    if (!send_all(p, errp)) {
+        let_peer_explain(p, errp);
         return;
+    }
     p->end = SESSION_MIGRATED;
     primary_step_down(p);
     session_try_mark_disks(p->s, GUEST_DISKS_SUPERSEDED);

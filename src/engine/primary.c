@@ -30,25 +30,36 @@ void primary_resume(struct primary *p)
     p->paused = false;
 }
 
-bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Error **errp)
+/* A record that is not what was waited for. */
+static bool take_failure(struct primary *p, uint16_t type, const char *while_what, Error **errp)
 {
     char text[WIRE_TEXT_MAX];
+
+    if (type != WIRE_FAIL) {
+        wire_unexpected(p->s->in, type, while_what);
+        perdure_stream_error(p->s->in, errp);
+    } else if (wire_get_text(p->s->in, text, errp)) {
+        p->peer_failed = true;
+        error_setg(errp, "the other side cannot go on: %s", text);
+    }
+    return false;
+}
+
+bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Error **errp)
+{
     uint16_t type;
 
-    if (!wire_next(p->s->in, &type, id, errp))
-        return false;
-    if (type == want)
-        return true;
-    if (type == WIRE_FAIL) {
-        if (wire_get_text(p->s->in, text, errp)) {
-            p->peer_failed = true;
-            error_setg(errp, "the other side cannot go on: %s", text);
-        }
-        return false;
-    }
-    wire_unexpected(p->s->in, type, "waiting for the backup's answer");
-    perdure_stream_error(p->s->in, errp);
-    return false;
+    return wire_next(p->s->in, &type, id, errp) &&
+           (type == want || take_failure(p, type, "waiting for the backup's answer", errp));
+}
+
+bool primary_hear(struct primary *p, Error **errp)
+{
+    uint16_t type;
+    uint64_t id;
+
+    return !vmstream_has_begun(p->s->in) || (wire_next(p->s->in, &type, &id, errp) &&
+                                             take_failure(p, type, "sending a machine's state", errp));
 }
 
 bool primary_may_go_on(struct primary *p)
@@ -523,7 +534,8 @@ enum session_end primary_run(struct session *s)
     end = classify(&p);
     if (end == SESSION_LINK_LOST)
         link_down(&s->link, reason(&p, end, err));
-    session_blame_link(s, &err);
+    if (!p.peer_failed) /* its own word says more */
+        session_blame_link(s, &err);
     if (migrates(&p))
         note_outcome(&p, end);
     if (err && end != SESSION_QUIT)

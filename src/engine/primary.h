@@ -45,6 +45,8 @@ bool primary_pause(struct primary *p, Error **errp);
 void primary_resume(struct primary *p);
 /* Next record must be of type want, and is open then. FAIL from the backup becomes the error. */
 bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Error **errp);
+/* While nothing is waited for: the peer's FAIL, if it has come, becomes the error. */
+bool primary_hear(struct primary *p, Error **errp);
 /* What the API wants; false: the session ends (p->end). */
 bool primary_may_go_on(struct primary *p);
 /* Before every send: a backup whose heart beats but that takes nothing must not hold the guest for ever. */

@@ -70,14 +70,13 @@ void session_set_limit(struct session *s, int64_t ns)
 
 void session_linger(struct session *s)
 {
-    uint16_t type;
-    uint64_t id;
+    uint8_t waste[4096];
 
-    if (session_link_broken(s))
+    if (link_is_down(&s->link))
         return;
     session_set_limit(s, LINGER);
-    while (wire_next(s->in, &type, &id, NULL))
-        perdure_stream_skip(s->in);
+    while (channel_read(s->link.main, waste, sizeof(waste), NULL) > 0)
+        ;
 }
 
 void session_mark_closing(struct session *s)

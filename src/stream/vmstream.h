@@ -17,6 +17,9 @@
  * another reads. NULL: no memory. */
 VMStream *vmstream_new_writer(Channel *ch);
 VMStream *vmstream_new_reader(Channel *ch);
+/* Reader over a channel, between records: something of the next one, or the stream's end or error, is there to be read. Never
+ * waits. The stream keeps what it has read for that: until that record was read the channel cannot go on under another stream. */
+bool vmstream_has_begun(VMStream *f);
 /* Reads the next whole record of in (checked), which perdure_stream_next() has just opened, and appends it
  * verbatim to the memory stream out; closes it. Refused with a sticky error on in when out would grow beyond
  * limit bytes. */

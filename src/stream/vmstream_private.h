@@ -35,6 +35,7 @@ struct VMStream {
     bool continued;   /* the open record has frames before the open one */
 
     /* Readers. */
+    size_t ahead;        /* bytes of the next frame that buf has already */
     const uint8_t *data; /* VMSTREAM_BUFFER: borrowed */
     size_t data_size;
     uint64_t offset;      /* of the medium: behind the open frame */

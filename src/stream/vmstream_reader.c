@@ -6,6 +6,7 @@
 #include "stream/vmstream_private.h"
 #include "base/crc32c.h"
 #include "base/endian.h"
+#include "base/task.h"
 
 #include <errno.h>
 #include <string.h>
@@ -31,12 +32,28 @@ static void bad_record(VMStream *f, const char *what)
     bad_frame(f, &(struct frame){.type = f->type, .id = f->id}, what);
 }
 
+bool vmstream_has_begun(VMStream *f)
+{
+    Error *err = NULL;
+    bool there;
+    ssize_t r;
+
+    if (f->err || f->ahead)
+        return true;
+    r = f->ch->ops->read(f->ch, f->buf, 1, clock_now(), &err);
+    f->ahead = r > 0;
+    there = r >= 0 || error_get_errno(err) != ETIMEDOUT; /* an end or error comes again */
+    error_free(err);
+    return there;
+}
+
 /* Up to n bytes from the channel to buf + at; fewer at its end or on an error. */
 static size_t read_channel(VMStream *f, size_t at, size_t n)
 {
-    size_t done = 0;
+    size_t done = at ? 0 : f->ahead;
     Error *err = NULL;
 
+    f->ahead = 0;
     while (done < n) {
         ssize_t r = channel_read(f->ch, f->buf + at + done, n - done, &err);
 

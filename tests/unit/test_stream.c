@@ -575,6 +575,38 @@ static void test_peer_is_gone(void **state)
     channel_close(ch[1]);
 }
 
+/* A look does not wait, and takes nothing away. */
+static void test_has_begun(void **state)
+{
+    uint16_t type;
+    uint64_t id;
+    Channel *ch[2];
+    VMStream *w, *r;
+
+    (void)state;
+    assert_true(channel_pair_new(ch, NULL));
+    w = vmstream_new_writer(ch[0]);
+    r = vmstream_new_reader(ch[1]);
+    for (uint64_t i = 1; i < 3; i++) {
+        assert_false(vmstream_has_begun(r));
+        perdure_stream_begin(w, 7, i);
+        perdure_stream_put_u64(w, 42 + i);
+        perdure_stream_end(w);
+        assert_true(perdure_stream_flush(w, NULL));
+        assert_true(vmstream_has_begun(r) && vmstream_has_begun(r));
+        assert_true(perdure_stream_next(r, &type, &id));
+        assert_int_equal(id, i);
+        assert_int_equal(perdure_stream_get_u64(r), 42 + i);
+        perdure_stream_done(r);
+    }
+    channel_close(ch[0]);
+    assert_true(vmstream_has_begun(r)); /* the end */
+    assert_false(perdure_stream_next(r, &type, &id));
+    perdure_stream_close(w);
+    perdure_stream_close(r);
+    channel_close(ch[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -591,6 +623,7 @@ int main(void)
         cmocka_unit_test(test_wrong_order),
         cmocka_unit_test(test_copy_record),
         cmocka_unit_test(test_peer_is_gone),
+        cmocka_unit_test(test_has_begun),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -300,6 +300,27 @@ def test_disk_cannot_be_flushed(pair):
     disk_fails(pair, "sync")
 
 
+def test_disk_fails_in_the_passes(pair):
+    """What the destination says is what the user reads, not that the link broke."""
+    scene = Scene(pair)
+    before = assert_well(pair)
+    limit(pair.a, "8mbit")
+    migrate(pair.a, pair.b, "--no-wait", "--on-slow", "cancel")
+    qmp = Qmp(pair.a)
+    pair.wait(lambda: qmp.execute("query-migrate")["ram"]["transferred"] > 256 << 10, 20, "memory on its way")
+    qmp.close()
+    scene.fault[pair.b].fail("write", "disk0.img")
+    goes_on_here(pair, before)
+    error = pair.a.status()["last_error"]
+    require("disk0" in error and "Input/output error" in error, "the error", error)
+    scene.fault[pair.b].heal()
+    limit(pair.a, None)
+    scene.wait_standby()
+    migrate(pair.a, pair.b)
+    await_moved(pair.b, scene.primary, scene.backup)
+    scene.finish(pair.b)
+
+
 def test_told_to_end_on_the_way(pair):
     """The state that is saved is that of the guest, which is nowhere else."""
     state = os.path.join(pair.dir, "state")
