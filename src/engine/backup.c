@@ -112,6 +112,9 @@ static bool on_config(struct backup *b, Error **errp)
     e->last_error[0] = 0;
     e->wish = (struct wishes){.quit = e->wish.quit}; /* they were for the protection before */
     memset(&e->figures, 0, sizeof(e->figures));
+    e->migration = (struct engine_migration){0};
+    if (backup_is_destination(b))
+        e->migration = (struct engine_migration){.outcome = ENGINE_MIGRATION_ACTIVE, .began = clock_now()};
     task_unlock(&e->lock);
     if (backup_is_destination(b))
         engine_set_state(e, ENGINE_BACKUP, ENGINE_MIGRATING, "a guest is coming");

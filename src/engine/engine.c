@@ -31,6 +31,18 @@ void engine_migrate_params_default(struct engine_migrate_params *p)
     };
 }
 
+void engine_migrate_params_change(struct engine_migrate_params *p, const struct engine_migrate_change *c)
+{
+    if (c->downtime_ns >= 0)
+        p->downtime_ns = c->downtime_ns;
+    if (c->deadline_ns >= 0)
+        p->deadline_ns = c->deadline_ns;
+    if (c->max_bandwidth >= 0)
+        p->max_bandwidth = (uint64_t)c->max_bandwidth;
+    if (c->on_slow >= 0)
+        p->on_slow = (enum engine_on_slow)c->on_slow;
+}
+
 Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const struct engine_owner *owner,
                    Error **errp)
 {
@@ -53,6 +65,7 @@ Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const
     e->state = guest ? ENGINE_UNPROTECTED : ENGINE_LISTENING;
     task_mutex_init(&e->lock);
     task_cond_init(&e->changed);
+    engine_migrate_params_default(&e->migrate_next);
     return e;
 }
 

@@ -27,7 +27,7 @@
  * are walked by the session's task alone.
  *
  * Events, name and text: PERDURE_STATE "primary SYNCING -> PROTECTED: why", PERDURE_ERROR, PERDURE_REPORT
- * (several lines), PERDURE_GOODBYE.
+ * (several lines), PERDURE_GOODBYE; MIGRATION (its outcome changed while the state did not), MIGRATION_PASS (one begins).
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -109,10 +109,22 @@ struct engine_migrate_params {
     int64_t downtime_ns; /* 20 ms: so long may the guest stand still */
     int64_t deadline_ns; /* the whole; 0: as long as it takes */
     enum engine_on_slow on_slow;
-    int64_t timeout_ns; /* 1 s: silence that counts */
-    char arbiter[1100]; /* "manual" */
+    uint64_t max_bandwidth; /* bytes a second, while the guest runs here; 0: what the link carries */
+    int64_t timeout_ns;     /* 1 s: silence that counts */
+    char arbiter[1100];     /* "manual" */
 };
 void engine_migrate_params_default(struct engine_migrate_params *p);
+
+/* What of it may change on the way, too. Negative: stays as it is. */
+struct engine_migrate_change {
+    int64_t downtime_ns, deadline_ns, max_bandwidth;
+    int on_slow;
+};
+#define ENGINE_MIGRATE_NO_CHANGE                                                                             \
+    {                                                                                                        \
+        -1, -1, -1, -1                                                                                       \
+    }
+void engine_migrate_params_change(struct engine_migrate_params *p, const struct engine_migrate_change *c);
 
 /* guest NULL: a backup, LISTENING once engine_listen() was called. */
 Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const struct engine_owner *owner,
@@ -149,20 +161,28 @@ bool engine_migrate(Engine *e, const struct engine_migrate_params *p, Error **er
  * permission to run was sent: as of engine_unprotect(). Waits until done. */
 bool engine_migrate_cancel(Engine *e, bool force, Error **errp);
 
+/* Any time: what the next migration begins with, unless its caller says otherwise; one that is under way goes by it at
+ * once. */
+bool engine_migrate_set(Engine *e, const struct engine_migrate_change *c, Error **errp);
+/* Of the migration under way, else of the next. */
+void engine_migrate_get(Engine *e, struct engine_migrate_params *ret_params);
+
 enum engine_migration_outcome {
     ENGINE_MIGRATION_NONE,
+    ENGINE_MIGRATION_SETUP, /* nothing was sent yet */
     ENGINE_MIGRATION_ACTIVE,
     ENGINE_MIGRATION_COMPLETED,
     ENGINE_MIGRATION_FAILED,
     ENGINE_MIGRATION_CANCELLED
 };
 
-/* Of the last migration from here. */
+/* Of the last migration from here; to here: outcome, began and ended only. */
 struct engine_migration {
     enum engine_migration_outcome outcome;
     int64_t began, looked, ended;    /* clock_now(); 0: not (yet) */
     uint64_t bytes_sent, bytes_left; /* left: memory that the destination has not */
     uint64_t passes, bandwidth;      /* bytes a second */
+    uint64_t dirty_rate;             /* the same: what the guest changed, in the last pass */
     unsigned throttle;               /* percent of the time that the guest stands still, to write less */
     int64_t expected_ns;             /* of downtime, were it now */
     /* the downtime, and what it was spent on: to stop, to send the rest, until it was loaded, until the guest ran */

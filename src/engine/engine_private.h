@@ -59,6 +59,7 @@ struct Engine {
     uint64_t unknowns;    /* answers "unknown" of the arbiter in this ASKING */
     struct figures figures;
     struct engine_migration migration;
+    struct engine_migrate_params migrate_next, migrate_now; /* of the next, and of the one that began last */
     int64_t took_over_ns;
     char last_error[512];
     char report[2048];

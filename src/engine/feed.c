@@ -99,7 +99,7 @@ bool primary_feed_sync(struct primary *p, Error **errp)
 
     tell_left(p);
     while (asked) {
-        if (!primary_may_go_on(p) || !primary_request_before_epochs(p, errp) ||
+        if (!primary_may_go_on(p) || !primary_pace(p, errp) || !primary_request_before_epochs(p, errp) ||
             !primary_feed(p, p->epoch + 1, &p->crc, errp) || !ask(p, &asked, errp) ||
             (asked && !take_answer(p, errp)))
             return false;

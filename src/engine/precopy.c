@@ -13,7 +13,7 @@
 #include <perdure/replication.h>
 #include <perdure/savevm.h>
 
-static void tell(struct primary *p, uint64_t left, bool pass_over)
+static void tell(struct primary *p, uint64_t left)
 {
     struct engine_migration *m = &p->e->migration;
     const struct converge *c = &p->converge;
@@ -21,12 +21,24 @@ static void tell(struct primary *p, uint64_t left, bool pass_over)
     task_lock(&p->e->lock);
     m->bytes_sent = perdure_stream_bytes(p->s->out);
     m->bytes_left = left;
-    m->passes += pass_over;
     m->bandwidth = converge_bandwidth(c);
     m->throttle = p->throttled;
     m->expected_ns = converge_expected(c, left);
     m->looked = clock_now();
     p->e->figures.sync_pages_left = left / GUEST_PAGE_SIZE;
+    task_unlock(&p->e->lock);
+}
+
+/* What is left was changed since it began. */
+static void tell_pass(struct primary *p, uint64_t left, int64_t began)
+{
+    struct engine_migration *m = &p->e->migration;
+    int64_t took = clock_now() - began;
+
+    task_lock(&p->e->lock);
+    m->passes++;
+    if (!p->paused && took > 0)
+        m->dirty_rate = (uint64_t)((double)left * NS_PER_S / (double)took);
     task_unlock(&p->e->lock);
 }
 
@@ -48,12 +60,64 @@ static bool begin(struct primary *p, Error **errp)
     return perdure_savevm_setup(p->s->out, errp);
 }
 
+static int64_t deadline(struct primary *p)
+{
+    int64_t limit = p->s->migrate.deadline_ns;
+
+    return limit ? p->e->migration.began + limit : TIME_NEVER;
+}
+
+/* The user may change his mind on the way. */
+static void take_changes(struct primary *p)
+{
+    const struct engine_migrate_params *now = &p->e->migrate_now;
+    struct engine_migrate_params *mine = &p->s->migrate;
+
+    task_lock(&p->e->lock);
+    mine->downtime_ns = now->downtime_ns;
+    mine->deadline_ns = now->deadline_ns;
+    mine->on_slow = now->on_slow;
+    mine->max_bandwidth = now->max_bandwidth;
+    task_unlock(&p->e->lock);
+    p->converge.downtime_ns = mine->downtime_ns;
+    p->converge.until = deadline(p);
+    pace_set(&p->pace, mine->max_bandwidth, clock_now());
+}
+
+static void wait_for_turn(struct primary *p)
+{
+    int64_t until = clock_now() + PACE_SLICE;
+
+    task_lock(&p->e->lock);
+    task_wait_until(&p->e->changed, &p->e->lock, p->pace.due < until ? p->pace.due : until);
+    task_unlock(&p->e->lock);
+}
+
+bool primary_pace(struct primary *p, Error **errp)
+{
+    uint64_t bytes = perdure_stream_bytes(p->s->out);
+
+    if (p->s->hello.kind != WIRE_KIND_MIGRATE)
+        return true;
+    pace_sent(&p->pace, bytes - p->paced, clock_now());
+    p->paced = bytes;
+    take_changes(p);
+    while (clock_now() < p->pace.due) {
+        if (!primary_may_go_on(p) || !primary_hear(p, errp))
+            return false;
+        wait_for_turn(p);
+        take_changes(p);
+    }
+    return true;
+}
+
 /* What the user, the guest, the disks and the link say before each part. */
 static bool may_send(struct primary *p, Error **errp)
 {
     if (!primary_may_go_on(p) || !primary_hear(p, errp) ||
-        (!p->paused && !primary_request_before_epochs(p, errp)))
+        (!p->paused && (!primary_pace(p, errp) || !primary_request_before_epochs(p, errp))))
         return false;
+    ram_state_set_part(p->g, p->paused ? UINT64_MAX : pace_part(&p->pace, converge_bandwidth(&p->converge)));
     primary_limit_send(p);
     return primary_feed(p, 1, &p->crc, errp) && replication_get_error_all(errp);
 }
@@ -75,17 +139,20 @@ static bool send_part(struct primary *p, bool *ret_over, Error **errp)
     return true;
 }
 
-/* A pass, or what there is time for until then. */
-static bool send_pass(struct primary *p, int64_t until, uint64_t *ret_left, Error **errp)
+/* A pass, or what there is time for until the deadline. */
+static bool send_pass(struct primary *p, uint64_t *ret_left, Error **errp)
 {
+    int64_t began = clock_now();
     bool over = false;
 
     do {
         if (!send_part(p, &over, errp))
             return false;
         *ret_left = bytes_left(p);
-        tell(p, *ret_left, over);
-    } while (!over && clock_now() < until);
+        tell(p, *ret_left);
+    } while (!over && (p->paused || clock_now() < p->converge.until));
+    if (over)
+        tell_pass(p, *ret_left, began);
     return true;
 }
 
@@ -118,13 +185,6 @@ static bool slow_down(struct primary *p)
     return true;
 }
 
-static int64_t deadline(struct primary *p)
-{
-    int64_t limit = p->s->migrate.deadline_ns;
-
-    return limit ? p->e->migration.began + limit : TIME_NEVER;
-}
-
 static bool send_running(struct primary *p, Error **errp)
 {
     enum converge_verdict v = CONVERGE_AGAIN;
@@ -132,7 +192,8 @@ static bool send_running(struct primary *p, Error **errp)
 
     converge_begin(&p->converge, p->s->migrate.downtime_ns, deadline(p));
     while (v == CONVERGE_AGAIN) {
-        if (!send_pass(p, p->converge.until, &left, errp))
+        engine_event(p->e, "MIGRATION_PASS", "pass %llu", (unsigned long long)p->e->migration.passes + 1);
+        if (!send_pass(p, &left, errp))
             return false;
         v = converge_pass(&p->converge, left, clock_now());
         if (v == CONVERGE_SLOW && slow_down(p))
@@ -211,6 +272,7 @@ static void tell_steps(struct primary *p, const struct steps *t)
     m->start_ns = t->runs - t->loaded;
     m->downtime_ns = t->runs - t->begin;
     m->ended = t->runs;
+    m->outcome = ENGINE_MIGRATION_COMPLETED; /* told once the state says so */
     task_unlock(&p->e->lock);
 }
 
@@ -226,7 +288,7 @@ static bool hand_over(struct primary *p, Error **errp)
     if (!primary_pause(p, errp))
         return false;
     t.paused = clock_now();
-    if (ended(p) || !send_pass(p, TIME_NEVER, &left, errp) || !send_rest(p, errp))
+    if (ended(p) || !send_pass(p, &left, errp) || !send_rest(p, errp))
         return false;
     t.sent = clock_now();
     if (!await_loaded(p, errp) || !primary_may_go_on(p))
@@ -239,10 +301,21 @@ static bool hand_over(struct primary *p, Error **errp)
     return true;
 }
 
+static void begin_to_send(struct primary *p)
+{
+    task_lock(&p->e->lock);
+    p->e->migration.outcome = ENGINE_MIGRATION_ACTIVE;
+    task_unlock(&p->e->lock);
+    engine_event(p->e, "MIGRATION", "disks and memory are sent");
+    p->paced = perdure_stream_bytes(p->s->out); /* the configuration does not count */
+}
+
 static bool send_all(struct primary *p, Error **errp)
 {
-    return primary_start_replication(p, errp) && primary_feed_sync(p, errp) && begin(p, errp) &&
-           send_running(p, errp) && hand_over(p, errp);
+    if (!primary_start_replication(p, errp))
+        return false;
+    begin_to_send(p);
+    return primary_feed_sync(p, errp) && begin(p, errp) && send_running(p, errp) && hand_over(p, errp);
 }
 
 /* A link that broke under a write may still hold what the destination said before. */

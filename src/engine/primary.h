@@ -7,6 +7,7 @@
 #define ENGINE_PRIMARY_H
 
 #include "engine/converge.h"
+#include "engine/pace.h"
 #include "engine/session.h"
 #include "guest/page_codec.h"
 
@@ -28,6 +29,8 @@ struct primary {
     int64_t send_until;         /* the guest stands still: when all must be sent; else 0 */
     int64_t last_start;         /* of the running epoch: when the guest was resumed */
     struct converge converge;   /* of a migration */
+    struct pace pace;           /* the same */
+    uint64_t paced;             /* bytes of the stream that pace has seen */
     unsigned throttled;         /* percent; of a migration that could not keep up */
     enum guest_request request; /* carried by the last acknowledged epoch */
 
@@ -90,5 +93,7 @@ void primary_step_down(struct primary *p);
 
 /* precopy.c: all of it; p->end says how it went. */
 void primary_migrate(struct primary *p, Error **errp);
+/* Of a migration: takes over what the user changed, and waits until his cap lets more go. */
+bool primary_pace(struct primary *p, Error **errp);
 
 #endif

@@ -54,6 +54,10 @@ static void start(struct backup *b)
     e->epoch = 0;
     e->took_over_ns = now;
     e->guest_is_made = false;
+    if (backup_is_destination(b)) {
+        e->migration.outcome = ENGINE_MIGRATION_COMPLETED;
+        e->migration.ended = now;
+    }
     task_unlock(&e->lock);
 }
 
@@ -143,6 +147,10 @@ void backup_drop(struct backup *b, bool superseded, const char *why)
     error_free(err);
     task_lock(&e->lock);
     state = e->state;
+    if (e->migration.outcome == ENGINE_MIGRATION_ACTIVE) {
+        e->migration.outcome = ENGINE_MIGRATION_FAILED;
+        e->migration.ended = clock_now();
+    }
     task_unlock(&e->lock);
     if (state != ENGINE_LISTENING)
         engine_set_state(e, ENGINE_BACKUP, ENGINE_LISTENING, why);

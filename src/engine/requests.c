@@ -10,9 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONNECT_LIMIT (10 * NS_PER_S)
-#define GREETED_LIMIT (30 * NS_PER_S) /* a standby that is started for us replays its journal first */
-#define CONFIG_LIMIT  (60 * NS_PER_S)
+#define CONNECT_LIMIT         (10 * NS_PER_S)
+#define GREETED_LIMIT         (30 * NS_PER_S) /* a standby that is started for us replays its journal first */
+#define CONFIG_LIMIT          (60 * NS_PER_S)
+#define MIGRATE_BANDWIDTH_MIN (64u << 10)
 
 /* --- protect --- */
 
@@ -121,8 +122,10 @@ static void take_params(Engine *e, const struct session *s, bool migrate)
     e->interval_ns = s->hello.interval_ns;
     memset(&e->figures, 0, sizeof(e->figures));
     e->migration = (struct engine_migration){0};
-    if (migrate)
-        e->migration = (struct engine_migration){.outcome = ENGINE_MIGRATION_ACTIVE, .began = clock_now()};
+    if (migrate) {
+        e->migration = (struct engine_migration){.outcome = ENGINE_MIGRATION_SETUP, .began = clock_now()};
+        e->migrate_now = s->migrate;
+    }
     e->wish = (struct wishes){.quit = e->wish.quit};
     e->guest_asks = false;
     e->unknowns = 0;
@@ -239,6 +242,8 @@ static bool check_migrate_params(const struct engine_migrate_params *p, Error **
         error_setg(errp, "--downtime must be between 1ms and 600s");
     else if (p->deadline_ns && (p->deadline_ns < 100 * NS_PER_MS || p->deadline_ns > 7 * 86400 * NS_PER_S))
         error_setg(errp, "--deadline must be between 100ms and a week");
+    else if (p->max_bandwidth && p->max_bandwidth < MIGRATE_BANDWIDTH_MIN)
+        error_setg(errp, "--max-bandwidth must be 0 (no cap) or at least 64K a second");
     else
         return true;
     return false;
@@ -258,6 +263,36 @@ bool engine_migrate(Engine *e, const struct engine_migrate_params *m, Error **er
     ok = begin(e, &p, m, errp);
     end_busy(e);
     return ok;
+}
+
+static bool migrates_locked(const Engine *e)
+{
+    return e->role == ENGINE_PRIMARY && e->state == ENGINE_MIGRATING;
+}
+
+bool engine_migrate_set(Engine *e, const struct engine_migrate_change *c, Error **errp)
+{
+    struct engine_migrate_params next;
+    bool ok;
+
+    task_lock(&e->lock);
+    next = e->migrate_next;
+    engine_migrate_params_change(&next, c);
+    ok = check_migrate_params(&next, errp);
+    if (ok)
+        e->migrate_next = next;
+    if (ok && migrates_locked(e))
+        engine_migrate_params_change(&e->migrate_now, c);
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+    return ok;
+}
+
+void engine_migrate_get(Engine *e, struct engine_migrate_params *ret_params)
+{
+    task_lock(&e->lock);
+    *ret_params = migrates_locked(e) ? e->migrate_now : e->migrate_next;
+    task_unlock(&e->lock);
 }
 
 /* --- the others; lock held where the name says so --- */

@@ -13,6 +13,7 @@
 
 /* Pages of one pass: 16 MiB, so that whoever walks looks at its clock and its cancel button often enough. */
 #define BATCH_PAGES 4096u
+#define FEW_PAGES   16u
 
 enum ram_body { RAM_BLOCKS = 1, RAM_PAGES = 2 };
 
@@ -275,4 +276,13 @@ void ram_state_set_live(Guest *g, bool live)
 
     assert(r && !r->encoder);
     r->live = live;
+}
+
+void ram_state_set_part(Guest *g, uint64_t bytes)
+{
+    struct ram_state *r = *find(g);
+    uint64_t pages = bytes / GUEST_PAGE_SIZE;
+
+    assert(r && r->staging);
+    staging_limit(r->staging, pages > FEW_PAGES ? pages : FEW_PAGES);
 }

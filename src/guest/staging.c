@@ -11,7 +11,7 @@
 #define MINIMUM_BYTES (64u * 1024 * 1024)
 
 struct Staging {
-    size_t capacity, count;
+    size_t capacity, limit, count;
     uint64_t *pages; /* page index of each */
     uint8_t *data;   /* capacity * GUEST_PAGE_SIZE */
 };
@@ -32,7 +32,7 @@ Staging *staging_new(size_t pages, Error **errp)
     size_t bytes = pages * GUEST_PAGE_SIZE;
 
     if (s) {
-        s->capacity = pages;
+        s->capacity = s->limit = pages;
         s->pages = malloc(pages * sizeof(*s->pages));
         s->data =
             mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -57,9 +57,14 @@ void staging_free(Staging *s)
     free(s);
 }
 
+void staging_limit(Staging *s, size_t pages)
+{
+    s->limit = pages < s->capacity ? pages : s->capacity;
+}
+
 bool staging_add(Staging *s, uint64_t page, const void *data)
 {
-    if (s->count == s->capacity)
+    if (s->count >= s->limit)
         return false;
     /* Measured, with 200 and 4500 scattered pages: nothing beats it. Stores that bypass the cache take three
      * times as long, and the sender would then read from memory what it now finds in the cache. */
@@ -75,7 +80,7 @@ size_t staging_count(const Staging *s)
 
 bool staging_full(const Staging *s)
 {
-    return s->count == s->capacity;
+    return s->count >= s->limit;
 }
 
 uint64_t staging_page(const Staging *s, size_t i)

@@ -50,6 +50,8 @@ void sim_node_init(uint64_t seed)
     snprintf(migrate_params.arbiter, sizeof(migrate_params.arbiter), "%s", params.arbiter);
     migrate_params.on_slow = sim_rng_one_in(&rng, 3) ? ENGINE_SLOW_CANCEL : ENGINE_SLOW_PAUSE;
     migrate_params.downtime_ns = sim_rng_range(&rng, 1, 40) * NS_PER_MS;
+    migrate_params.max_bandwidth =
+        sim_rng_one_in(&rng, 3) ? (uint64_t)sim_rng_range(&rng, 64, 4096) << 10 : 0;
 }
 
 bool sim_node_manual(void)

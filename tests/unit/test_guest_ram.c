@@ -125,6 +125,10 @@ static void test_staging(void **state)
     assert_memory_equal(staging_data(s, 1), page, 4096);
     staging_reset(s);
     assert_int_equal(staging_count(s), 0);
+    staging_limit(s, 1);
+    assert_true(staging_add(s, 77, page) && staging_full(s) && !staging_add(s, 78, page));
+    staging_limit(s, 1000);
+    assert_true(staging_add(s, 78, page) && staging_full(s) && !staging_add(s, 79, page));
     staging_free(s);
     assert_int_equal(staging_default_pages(256 * MIB), 64 * MIB / 4096);
     assert_int_equal(staging_default_pages(GIB), 128 * MIB / 4096);
