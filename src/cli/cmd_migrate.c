@@ -14,18 +14,37 @@
 
 struct migrate_options {
     char name[64], to[256], arbiter[1100], psk[1024], on_slow[16];
-    int64_t downtime, deadline, timeout;
+    int64_t downtime, deadline, max_bandwidth; /* negative, and on_slow "": as it was told before */
+    int64_t timeout;
     bool insecure, no_wait;
 };
+
+#define NOTHING_SAID .downtime = -1, .deadline = -1, .max_bandwidth = -1
+#define ON_SLOW_HELP                                                                                         \
+    "when the guest changes its memory faster than the link carries it: throttle (it is slowed down), "      \
+    "pause "                                                                                                 \
+    "(it stands still for as long as the rest takes) or cancel (throttle)"
+
+/* What of it was said. */
+static void add_how(json_t *args, const struct migrate_options *o)
+{
+    if (o->downtime >= 0)
+        json_object_set_new(args, "downtime-us", json_integer(o->downtime / NS_PER_US));
+    if (o->deadline >= 0)
+        json_object_set_new(args, "deadline-us", json_integer(o->deadline / NS_PER_US));
+    if (o->max_bandwidth >= 0)
+        json_object_set_new(args, "max-bandwidth", json_integer(o->max_bandwidth));
+    if (o->on_slow[0])
+        json_object_set_new(args, "on-slow", json_string(o->on_slow));
+}
 
 static json_t *arguments(const struct migrate_options *o)
 {
     json_t *args =
-        json_pack("{s:s, s:I, s:I, s:I, s:s, s:s, s:b}", "uri", o->to, "downtime-us",
-                  (json_int_t)(o->downtime / NS_PER_US), "deadline-us", (json_int_t)(o->deadline / NS_PER_US),
-                  "timeout-us", (json_int_t)(o->timeout / NS_PER_US), "on-slow", o->on_slow, "arbiter",
-                  o->arbiter, "insecure", o->insecure);
+        json_pack("{s:s, s:I, s:s, s:b}", "uri", o->to, "timeout-us", (json_int_t)(o->timeout / NS_PER_US),
+                  "arbiter", o->arbiter, "insecure", o->insecure);
 
+    add_how(args, o);
     if (o->psk[0])
         client_set_path(args, "psk", o->psk);
     return args;
@@ -36,22 +55,34 @@ static int64_t number(json_t *from, const char *name)
     return json_integer_value(json_object_get(from, name));
 }
 
+/* It has room in 80 columns. What the guest changes is known after the first pass, and the time to go if that is less
+ * than what is sent. */
+static void show_memory(json_t *m)
+{
+    json_t *ram = json_object_get(m, "ram");
+    int64_t left = number(ram, "remaining"), rate = number(ram, "bandwidth");
+    int64_t dirty = number(ram, "dirty-rate"), throttle = number(m, "cpu-throttle-percentage");
+
+    fprintf(stderr, "\r%" PRId64 " MiB left, %" PRId64 " MiB/s", left >> 20, rate >> 20);
+    if (dirty)
+        fprintf(stderr, ", dirtied %" PRId64 " MiB/s", dirty >> 20);
+    if (throttle)
+        fprintf(stderr, ", slowed %" PRId64 " %%", throttle);
+    else
+        fprintf(stderr, ", pass %" PRId64, number(ram, "passes") + 1);
+    if (rate > dirty)
+        fprintf(stderr, ", ~%" PRId64 " s", left / (rate - dirty) + 1);
+    fprintf(stderr, ", downtime %" PRId64 " ms\033[K", number(m, "expected-downtime"));
+}
+
 static void show_progress(json_t *m)
 {
-    int64_t disks = number(m, "disk-remaining"), throttle = number(m, "cpu-throttle-percentage");
-    json_t *ram = json_object_get(m, "ram");
+    int64_t disks = number(m, "disk-remaining");
 
     if (disks)
-        fprintf(stderr, "\r%" PRId64 " MiB of disks left to compare", disks >> 20);
+        fprintf(stderr, "\r%" PRId64 " MiB of disks left to compare\033[K", disks >> 20);
     else
-        fprintf(stderr,
-                "\r%" PRId64 " MiB left, %" PRId64 " MiB/s, pass %" PRId64 ", downtime expected %" PRId64
-                " ms",
-                number(ram, "remaining") >> 20, number(ram, "bandwidth") >> 20, number(ram, "passes") + 1,
-                number(m, "expected-downtime"));
-    if (throttle)
-        fprintf(stderr, ", guest slowed down by %" PRId64 " %%", throttle);
-    fprintf(stderr, "   ");
+        show_memory(m);
 }
 
 static void show_result(json_t *m)
@@ -90,7 +121,7 @@ static bool judge(const char *name, const char *status, json_t *m, Error **errp)
 static bool is_under_way(const char *status, int64_t *asks_until)
 {
     if (strcmp(status, "device"))
-        return !strcmp(status, "active");
+        return !strcmp(status, "active") || !strcmp(status, "setup");
     if (!*asks_until)
         *asks_until = clock_now() + ARBITER_NS;
     return clock_now() < *asks_until;
@@ -139,16 +170,15 @@ static bool migrate(const struct migrate_options *o, Error **errp)
 
 int cmd_migrate(int argc, char **argv)
 {
-    struct migrate_options o = {
-        .arbiter = "manual", .on_slow = "throttle", .downtime = 20 * NS_PER_MS, .timeout = NS_PER_S};
+    struct migrate_options o = {.arbiter = "manual", NOTHING_SAID, .timeout = NS_PER_S};
     const struct option_spec specs[] = {
         {"NAME", NULL, OPTION_STRING, o.name, sizeof(o.name), "the running machine"},
         {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to), "where perdure standby listens (required)"},
         {"downtime", "TIME", OPTION_DURATION, &o.downtime, 0, "so long may the guest stand still (20ms)"},
         {"deadline", "TIME", OPTION_DURATION, &o.deadline, 0, "when all must be over (as long as it takes)"},
-        {"on-slow", "WHAT", OPTION_STRING, o.on_slow, sizeof(o.on_slow),
-         "when the guest changes its memory faster than the link carries it: throttle (it is slowed down), "
-         "pause (it stands still for as long as it takes) or cancel (throttle)"},
+        {"max-bandwidth", "SIZE", OPTION_SIZE, &o.max_bandwidth, 0,
+         "so much a second, until the guest stands still (0: what the link carries)"},
+        {"on-slow", "WHAT", OPTION_STRING, o.on_slow, sizeof(o.on_slow), ON_SLOW_HELP},
         {"timeout", "TIME", OPTION_DURATION, &o.timeout, 0, "silence of the peer that counts (1s)"},
         {"arbiter", "KIND", OPTION_STRING, o.arbiter, sizeof(o.arbiter),
          "who decides when the link breaks at the switch: manual, file:DIR, command:PATH (manual)"},
@@ -167,4 +197,33 @@ int cmd_migrate(int argc, char **argv)
         return 2;
     }
     return migrate(&o, &err) ? 0 : client_fail(argv[0], err);
+}
+
+int cmd_migrate_set(int argc, char **argv)
+{
+    struct migrate_options o = {NOTHING_SAID};
+    const struct option_spec specs[] = {
+        {"NAME", NULL, OPTION_STRING, o.name, sizeof(o.name), "the machine"},
+        {"downtime", "TIME", OPTION_DURATION, &o.downtime, 0, "so long may the guest stand still (20ms)"},
+        {"deadline", "TIME", OPTION_DURATION, &o.deadline, 0, "when all must be over (as long as it takes)"},
+        {"max-bandwidth", "SIZE", OPTION_SIZE, &o.max_bandwidth, 0,
+         "so much a second, until the guest stands still (0: what the link carries)"},
+        {"on-slow", "WHAT", OPTION_STRING, o.on_slow, sizeof(o.on_slow), ON_SLOW_HELP},
+        {0},
+    };
+    int status =
+        options_begin("Says how a machine is moved: the next time, or on its way.", specs, argc, argv);
+    json_t *args = json_object(), *result;
+    Error *err = NULL;
+
+    if (status >= 0) {
+        json_decref(args);
+        return status;
+    }
+    add_how(args, &o);
+    result = client_command(o.name, "migrate-set-parameters", args, &err);
+    if (!result)
+        return client_fail(argv[0], err);
+    json_decref(result);
+    return 0;
 }

@@ -13,6 +13,8 @@ int cmd_unprotect(int argc, char **argv);
 int cmd_failover(int argc, char **argv);
 int cmd_swap(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
+int cmd_migrate_set(int argc, char **argv);
+int cmd_migrate_set(int argc, char **argv);
 int cmd_migrate_cancel(int argc, char **argv);
 int cmd_listen(int argc, char **argv);
 int cmd_list(int argc, char **argv);

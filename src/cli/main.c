@@ -17,6 +17,8 @@ static const struct {
     {"failover", cmd_failover, "at the backup: take over"},
     {"swap", cmd_swap, "at the primary: change roles with the backup"},
     {"migrate", cmd_migrate, "move a running machine to another host"},
+    {"migrate-set", cmd_migrate_set, "change how it is moved, also on the way"},
+    {"migrate-set", cmd_migrate_set, "change how it is moved, also on the way"},
     {"migrate-cancel", cmd_migrate_cancel, "keep it here after all"},
     {"listen", cmd_listen, "let a machine's process be reached as a standby"},
     {"list", cmd_list, "the virtual machines of this host"},

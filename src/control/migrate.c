@@ -13,31 +13,18 @@ struct migrate_args {
     bool insecure;
 };
 
-static bool parse_times(json_t *args, struct engine_migrate_params *p, Error **errp)
-{
-    int64_t downtime = p->downtime_ns / NS_PER_US, timeout = p->timeout_ns / NS_PER_US, deadline = 0;
+static const char *const on_slow_words[] = {"throttle", "pause", "cancel"}; /* by enum engine_on_slow */
 
-    if (!qmp_arg_int(args, "downtime-us", 1000, 600 * INT64_C(1000000), &downtime, errp) ||
-        !qmp_arg_int(args, "deadline-us", 0, 7 * 86400 * INT64_C(1000000), &deadline, errp) ||
-        !qmp_arg_int(args, "timeout-us", 10000, 3600 * INT64_C(1000000), &timeout, errp))
-        return false;
-    p->downtime_ns = downtime * NS_PER_US;
-    p->deadline_ns = deadline * NS_PER_US;
-    p->timeout_ns = timeout * NS_PER_US;
-    return true;
-}
-
-static bool parse_on_slow(json_t *args, enum engine_on_slow *ret, Error **errp)
+static bool parse_on_slow(json_t *args, int *ret, Error **errp)
 {
-    static const char *const words[] = {"throttle", "pause", "cancel"}; /* by enum engine_on_slow */
     char word[16] = "";
 
     if (!qmp_arg_string(args, "on-slow", word, sizeof(word), errp))
         return false;
     for (int i = 0; word[0] && i < 3; i++) {
-        if (strcmp(word, words[i]))
+        if (strcmp(word, on_slow_words[i]))
             continue;
-        *ret = (enum engine_on_slow)i;
+        *ret = i;
         return true;
     }
     if (word[0])
@@ -45,19 +32,64 @@ static bool parse_on_slow(json_t *args, enum engine_on_slow *ret, Error **errp)
     return !word[0];
 }
 
-static bool parse(json_t *args, struct migrate_args *a, Error **errp)
+/* QMP's own name for it, in ms. */
+static bool parse_downtime_limit(json_t *args, int64_t *downtime_us, Error **errp)
 {
-    static const char *const names[] = {"uri",     "downtime-us", "deadline-us", "on-slow", "timeout-us",
-                                        "arbiter", "psk",         "insecure",    NULL};
+    int64_t ms = -1;
+
+    if (!qmp_arg_int(args, "downtime-limit", 1, 600000, &ms, errp))
+        return false;
+    if (ms >= 0 && *downtime_us >= 0) {
+        error_setg(errp, "arguments 'downtime-limit' and 'downtime-us' say the same: give one of them");
+        return false;
+    }
+    *downtime_us = ms >= 0 ? ms * 1000 : *downtime_us;
+    return true;
+}
+
+/* What may be said before a migration, with it, and on the way. */
+static bool parse_change(json_t *args, struct engine_migrate_change *c, Error **errp)
+{
+    int64_t downtime = -1, deadline = -1;
+
+    if (!qmp_arg_int(args, "downtime-us", 1000, 600 * INT64_C(1000000), &downtime, errp) ||
+        !parse_downtime_limit(args, &downtime, errp) ||
+        !qmp_arg_int(args, "deadline-us", 0, 7 * 86400 * INT64_C(1000000), &deadline, errp) ||
+        !qmp_arg_int(args, "max-bandwidth", 0, INT64_MAX, &c->max_bandwidth, errp) ||
+        !parse_on_slow(args, &c->on_slow, errp))
+        return false;
+    c->downtime_ns = downtime < 0 ? -1 : downtime * NS_PER_US;
+    c->deadline_ns = deadline < 0 ? -1 : deadline * NS_PER_US;
+    return true;
+}
+
+static bool parse_timeout(json_t *args, int64_t *ret_ns, Error **errp)
+{
+    int64_t timeout = *ret_ns / NS_PER_US;
+    bool ok = qmp_arg_int(args, "timeout-us", 10000, 3600 * INT64_C(1000000), &timeout, errp);
+
+    *ret_ns = timeout * NS_PER_US;
+    return ok;
+}
+
+static bool parse(Vm *vm, json_t *args, struct migrate_args *a, Error **errp)
+{
+    static const char *const names[] = {
+        "uri",     "downtime-us", "downtime-limit", "deadline-us", "on-slow", "timeout-us", "max-bandwidth",
+        "arbiter", "psk",         "insecure",       NULL};
+    struct engine_migrate_change change = ENGINE_MIGRATE_NO_CHANGE;
     struct engine_migrate_params *p = &a->params;
 
-    engine_migrate_params_default(p);
-    if (!qmp_args_only(args, names, errp) || !parse_times(args, p, errp) ||
-        !parse_on_slow(args, &p->on_slow, errp) || !qmp_arg_string(args, "uri", p->to, sizeof(p->to), errp) ||
+    engine_migrate_get(vm_engine(vm), p);
+    p->to[0] = 0; /* one that is under way has its own */
+    if (!qmp_args_only(args, names, errp) || !parse_change(args, &change, errp) ||
+        !parse_timeout(args, &p->timeout_ns, errp) ||
+        !qmp_arg_string(args, "uri", p->to, sizeof(p->to), errp) ||
         !qmp_arg_string(args, "arbiter", p->arbiter, sizeof(p->arbiter), errp) ||
         !qmp_arg_string(args, "psk", a->psk, sizeof(a->psk), errp) ||
         !qmp_arg_bool(args, "insecure", &a->insecure, errp))
         return false;
+    engine_migrate_params_change(p, &change);
     if (!p->to[0])
         error_setg(errp,
                    "argument 'uri' is missing: tcp:HOST:PORT or unix:PATH where `perdure standby` listens");
@@ -70,22 +102,47 @@ bool migrate_command(void *opaque, json_t *args, json_t **ret_result, Error **er
     Vm *vm = opaque;
 
     (void)ret_result;
-    return parse(args, &a, errp) && peer_check(vm, a.params.to, a.psk, a.insecure, errp) &&
+    return parse(vm, args, &a, errp) && peer_check(vm, a.params.to, a.psk, a.insecure, errp) &&
            transport_socket_set_security(vm_transport(vm), a.psk, a.insecure, errp) &&
            engine_migrate(vm_engine(vm), &a.params, errp);
 }
 
-/* QMP's MigrationStatus. */
-static const char *status_name(const struct engine_status *s)
+bool migrate_set_parameters(void *opaque, json_t *args, json_t **ret_result, Error **errp)
+{
+    static const char *const names[] = {"downtime-us", "downtime-limit", "deadline-us",
+                                        "on-slow",     "max-bandwidth",  NULL};
+    struct engine_migrate_change change = ENGINE_MIGRATE_NO_CHANGE;
+
+    (void)ret_result;
+    return qmp_args_only(args, names, errp) && parse_change(args, &change, errp) &&
+           engine_migrate_set(vm_engine(opaque), &change, errp);
+}
+
+bool migrate_query_parameters(void *opaque, json_t *args, json_t **ret_result, Error **errp)
+{
+    static const char *const names[] = {NULL};
+    struct engine_migrate_params p;
+
+    if (!qmp_args_only(args, names, errp))
+        return false;
+    engine_migrate_get(vm_engine(opaque), &p);
+    *ret_result = json_pack(
+        "{s:I, s:I, s:I, s:I, s:s}", "downtime-limit", (json_int_t)(p.downtime_ns / NS_PER_MS), "downtime-us",
+        (json_int_t)(p.downtime_ns / NS_PER_US), "deadline-us", (json_int_t)(p.deadline_ns / NS_PER_US),
+        "max-bandwidth", (json_int_t)p.max_bandwidth, "on-slow", on_slow_words[p.on_slow]);
+    return true;
+}
+
+const char *migrate_status_name(const struct engine_status *s)
 {
     static const char *const names[] = {
-        [ENGINE_MIGRATION_NONE] = "none",           [ENGINE_MIGRATION_ACTIVE] = "active",
-        [ENGINE_MIGRATION_COMPLETED] = "completed", [ENGINE_MIGRATION_FAILED] = "failed",
-        [ENGINE_MIGRATION_CANCELLED] = "cancelled",
+        [ENGINE_MIGRATION_NONE] = "none",     [ENGINE_MIGRATION_SETUP] = "setup",
+        [ENGINE_MIGRATION_ACTIVE] = "active", [ENGINE_MIGRATION_COMPLETED] = "completed",
+        [ENGINE_MIGRATION_FAILED] = "failed", [ENGINE_MIGRATION_CANCELLED] = "cancelled",
     };
 
-    if (s->state == ENGINE_MIGRATING) /* to the very end: the guest does not go on here before */
-        return "active";
+    if (s->state == ENGINE_MIGRATING && s->migration.outcome != ENGINE_MIGRATION_SETUP)
+        return "active"; /* to the very end: the guest does not go on here before */
     if (s->state == ENGINE_ASKING && s->migration.outcome == ENGINE_MIGRATION_FAILED)
         return "device";
     return names[s->migration.outcome];
@@ -98,6 +155,8 @@ static const char *error_of(const struct engine_status *s)
     if (s->state == ENGINE_FENCED)
         return "the link broke at the switch, and the arbiter let the destination run the guest: quit this "
                "process";
+    if (s->role == ENGINE_BACKUP && !s->last_error[0])
+        return "the source ended it";
     return s->last_error;
 }
 
@@ -119,15 +178,16 @@ bool migrate_query(void *opaque, json_t *args, json_t **ret_result, Error **errp
     m = &s.migration;
     until = m->ended ? m->ended : s.state == ENGINE_MIGRATING ? clock_now() : m->looked;
     *ret_result = json_pack(
-        "{s:s, s:I, s:I, s:o, s:I, s:i, s:{s:I, s:I, s:I, s:I}, s:{s:o, s:o, s:o, s:o}, s:I, s:s}", "status",
-        status_name(&s), "total-time",
+        "{s:s, s:I, s:I, s:o, s:I, s:i, s:{s:I, s:I, s:I, s:I, s:I}, s:{s:o, s:o, s:o, s:o}, s:I, s:s}",
+        "status", migrate_status_name(&s), "total-time",
         (json_int_t)(m->began && until > m->began ? (until - m->began) / NS_PER_MS : 0), "downtime",
         (json_int_t)(m->downtime_ns / NS_PER_MS), "downtime-us", in_us(m->downtime_ns), "expected-downtime",
         (json_int_t)(m->expected_ns / NS_PER_MS), "cpu-throttle-percentage", (int)m->throttle, "ram",
         "transferred", (json_int_t)m->bytes_sent, "remaining", (json_int_t)m->bytes_left, "passes",
-        (json_int_t)m->passes, "bandwidth", (json_int_t)m->bandwidth, "downtime-parts-us", "pause",
-        in_us(m->pause_ns), "send", in_us(m->send_ns), "load", in_us(m->load_ns), "start", in_us(m->start_ns),
-        "disk-remaining", (json_int_t)s.sync_bytes_left, "error-desc", error_of(&s));
+        (json_int_t)m->passes, "bandwidth", (json_int_t)m->bandwidth, "dirty-rate", (json_int_t)m->dirty_rate,
+        "downtime-parts-us", "pause", in_us(m->pause_ns), "send", in_us(m->send_ns), "load",
+        in_us(m->load_ns), "start", in_us(m->start_ns), "disk-remaining", (json_int_t)s.sync_bytes_left,
+        "error-desc", error_of(&s));
     return true;
 }
 

@@ -190,6 +190,8 @@ const struct qmp_command qmp_commands[] = {
     {"migrate", migrate_command},
     {"query-migrate", migrate_query},
     {"migrate_cancel", migrate_cancel_command},
+    {"migrate-set-parameters", migrate_set_parameters},
+    {"query-migrate-parameters", migrate_query_parameters},
     {"perdure-listen", listen_command},
     {NULL, NULL},
 };

@@ -6,6 +6,7 @@
 #include "control/event_queue.h"
 #include "control/last_resort.h"
 #include "control/listen.h"
+#include "control/migrate.h"
 #include "control/notify.h"
 #include "control/qmp_commands.h"
 #include "control/qmp_server.h"
@@ -43,6 +44,7 @@ struct Vm {
     struct task_mutex lock;  /* machine, and every change of its run state by a command; listens_at */
     Machine *machine;        /* built here, or by the engine from a primary's stream */
     const char *listens_at;
+    _Atomic(const char *) migration; /* the status that the clients were told */
     atomic_uint machine_events;
     atomic_int end; /* enum vm_end */
 };
@@ -65,11 +67,30 @@ static void on_machine_event(void *opaque, enum machine_event ev)
     event_queue_wake(vm->events);
 }
 
+/* QMP's events of a migration, here or to here. */
+static void tell_migration(Vm *vm, bool pass)
+{
+    struct engine_status s;
+    const char *status;
+
+    engine_status(vm->engine, &s);
+    status = migrate_status_name(&s);
+    if (strcmp(atomic_exchange(&vm->migration, status), status) && strcmp(status, "none"))
+        event_queue_put(vm->events, "MIGRATION", json_pack("{s:s}", "status", status));
+    if (pass)
+        event_queue_put(vm->events, "MIGRATION_PASS",
+                        json_pack("{s:I}", "pass", (json_int_t)s.migration.passes + 1));
+}
+
 static void on_engine_event(void *opaque, const char *name, const char *text)
 {
     Vm *vm = opaque;
+    bool migration = !strncmp(name, "MIGRATION", strlen("MIGRATION"));
 
-    event_queue_put(vm->events, name, json_pack("{s:s}", "text", text));
+    if (!migration)
+        event_queue_put(vm->events, name, json_pack("{s:s}", "text", text));
+    if (migration || !strcmp(name, "PERDURE_STATE"))
+        tell_migration(vm, !strcmp(name, "MIGRATION_PASS"));
 }
 
 static void on_guest_ended(void *opaque, enum guest_request how)
@@ -173,6 +194,7 @@ static bool build_engine(Vm *vm, Error **errp)
     vm->transport = transport_socket_new(vm->options.machine.name, errp);
     if (!vm->transport)
         return false;
+    vm->migration = "none";
     vm->engine = engine_new(vm->options.machine.name, vm->machine ? machine_guest(vm->machine) : NULL,
                             vm->transport, &owner, errp);
     if (!vm->engine)

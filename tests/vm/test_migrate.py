@@ -249,6 +249,100 @@ def test_reset_on_the_way(pair):
     assert_well(pair)
 
 
+# --- told on the way ---
+
+def test_changed_on_the_way(pair):
+    """A migration goes by what it is told while it is under way, at once, and by nothing else."""
+    source, destination = under_way(pair, "--downtime", "50ms")
+    before = assert_well(pair)
+    qmp = Qmp(pair.a)
+    begin = {"downtime-limit": 50, "downtime-us": 50000, "deadline-us": 60000000, "max-bandwidth": 0, "on-slow": "cancel"}
+    require(qmp.execute("query-migrate-parameters") == begin, "it began with", qmp.execute("query-migrate-parameters"))
+    for arguments, text in (({"on-slow": "throw"}, "throttle"), ({"max-bandwidth": 1000}, "64K"), ({"downtime-limit": 0}, "downtime-limit"),
+                            ({"downtime-limit": 5, "downtime-us": 5000}, "one of them"), ({"deadline-us": 5}, "--deadline"), ({"speed": 1}, "speed")):
+        error = qmp.ask("migrate-set-parameters", **arguments).get("error", {"desc": "none"})
+        require(text in error["desc"], "a parameter that makes no sense", arguments, error)
+    qmp.execute("migrate-set-parameters", **{"on-slow": "pause", "downtime-limit": 600000})
+    pair.wait(lambda: qmp.execute("query-migrate")["status"] != "active", 60, "the end")
+    m = qmp.execute("query-migrate")
+    require(m["status"] == "completed" and m["ram"]["dirty-rate"] > 0, "the control socket says", m)
+    qmp.close()
+    await_moved(pair.b, source, destination)
+    assert_well(pair, before)
+
+
+def test_what_was_set_before(pair):
+    """The next migration begins with it, but for what its own caller says."""
+    source = busy_guest(pair)
+    before = assert_well(pair)
+    pair.b.standby()
+    pair.a.perdure("migrate-set", pair.vm, "--max-bandwidth", "1M", "--on-slow", "pause", "--deadline", "3600s")
+    migrate(pair.a, pair.b, "--no-wait", "--on-slow", "cancel", "--downtime", "30ms")
+    qmp = Qmp(pair.a)
+    p = qmp.execute("query-migrate-parameters")
+    require(p == {"downtime-limit": 30, "downtime-us": 30000, "deadline-us": 3600000000, "max-bandwidth": 1 << 20, "on-slow": "cancel"}, "it began with", p)
+    pair.a.perdure("migrate-cancel", pair.vm)
+    pair.a.wait_state("UNPROTECTED")
+    p = qmp.execute("query-migrate-parameters")
+    require(p["on-slow"] == "pause" and p["downtime-limit"] == 20 and p["max-bandwidth"] == 1 << 20, "the next would begin with", p)
+    qmp.close()
+    require(source.alive(), "the source is gone")
+    assert_well(pair, before)
+
+
+def test_max_bandwidth(pair):
+    """No more than that goes while the guest runs here; and when the cap is lifted it is gone at once."""
+    cap = 8 << 20
+    source = busy_guest(pair)
+    before = assert_well(pair)
+    destination = pair.b.standby()
+    migrate(pair.a, pair.b, "--no-wait", "--on-slow", "pause", "--max-bandwidth", "8M")
+    qmp = Qmp(pair.a)
+    pair.wait(lambda: qmp.execute("query-migrate")["ram"]["transferred"] > 1 << 20, 10, "a MiB on its way")
+    first, begin = qmp.execute("query-migrate"), time.monotonic()
+    time.sleep(1.5)
+    last, end = qmp.execute("query-migrate"), time.monotonic()
+    sent = last["ram"]["transferred"] - first["ram"]["transferred"]
+    require(last["status"] == "active" and 0 < sent < cap * (end - begin) * 1.1 + (1 << 20), "sent under the cap", sent, end - begin, last)
+    require(last["ram"]["bandwidth"] < 2 * cap, "the rate that is told", last)
+    qmp.execute("migrate-set-parameters", **{"max-bandwidth": 0})
+    qmp.close()
+    await_moved(pair.b, source, destination)
+    assert_well(pair, before)
+
+
+def told(qmp, until):
+    """What the events of a migration say, from here to the status until."""
+    said = []
+    while until not in said:
+        said.append(qmp.wait_event("MIGRATION")["data"]["status"])
+    return said
+
+
+def test_events(pair):
+    """Each change of what query-migrate says, on both sides, and each pass."""
+    source = busy_guest(pair)
+    destination = pair.b.standby()
+    here, there = Qmp(pair.a), Qmp(pair.b)
+    migrate(pair.a, pair.b, "--no-wait", "--max-bandwidth", "4M", "--on-slow", "cancel")
+    require(here.wait_event("MIGRATION_PASS")["data"] == {"pass": 1}, "the first pass")
+    pair.a.perdure("migrate-cancel", pair.vm)
+    require(told(here, "cancelled") == ["setup", "active", "cancelled"], "cancelled, at the source")
+    require(told(there, "failed") == ["active", "failed"], "cancelled, at the destination")
+    m = there.execute("query-migrate")
+    require(m["status"] == "failed" and m["error-desc"], "the destination's query-migrate", m)
+    pair.b.wait_state("LISTENING", process=destination)
+    migrate(pair.a, pair.b, "--no-wait", "--on-slow", "pause")
+    require(told(here, "completed") == ["setup", "active", "completed"], "moved, at the source")
+    passes = [e["data"]["pass"] for e in here.events if e["event"] == "MIGRATION_PASS"]
+    require(passes and passes == list(range(1, len(passes) + 1)), "the passes", passes)
+    here.close()
+    await_moved(pair.b, source, destination)
+    require(told(there, "completed") == ["active", "completed"], "moved, at the destination")
+    require(there.execute("query-migrate")["status"] == "completed", "the destination's query-migrate")
+    there.close()
+
+
 # --- failures ---
 
 def test_destination_dies(pair):
