@@ -8,7 +8,7 @@ host_programs := $(addprefix $(B)/tests/vm/,test_machine test_machine_irq test_m
 
 check-host check-host-long: $(B)/perdure $(host_programs)
 	@scripts/install-packages host
-	$(Q)status=0; for t in machine linux devices redis disks units; do \
+	$(Q)status=0; for t in machine linux devices redis disks migrate units; do \
 		tests/host/test_$$t.py --perdure $(B)/perdure $(HOST_LONG) $(HOST_TESTS) || status=1; done; exit $$status
 check-host-long: HOST_LONG := --long
 
