@@ -11,6 +11,7 @@
 #define GUEST_GUEST_H
 
 #include "guest/memory.h"
+#include "guest/missing.h"
 #include "guest/staging.h"
 #include <perdure/stream.h>
 
@@ -57,8 +58,13 @@ struct guest_ops {
      * did not fit wait for the next call. A new harvest of the log starts when the call before left nothing.
      */
     bool (*collect)(Guest *g, Staging *s, bool live, bool *ret_more, Error **errp);
+    /* The same without a copy: adds what collect would have copied to map, one bit a page. */
+    bool (*take_changed)(Guest *g, uint64_t *map, Error **errp);
     /* Estimate of the pages that collect would have to copy. */
     uint64_t (*changed_pages)(Guest *g);
+
+    /* Never started: from here on pages of its RAM can be missing, until missing_free(). NULL: it cannot run so. */
+    MissingPages *(*missing_new)(Guest *g, Error **errp);
 
     /* Its processors stand still for so many percent of the time, at most GUEST_THROTTLE_MAX; 0: not any more. NULL:
      * they cannot be slowed. */

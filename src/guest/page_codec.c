@@ -2,6 +2,7 @@
 #include "guest/page_codec.h"
 #include "base/bitmap.h"
 #include "guest/page_scan.h"
+#include "stream/vmstream.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -189,6 +190,33 @@ static int64_t walk(VMStream *f, GuestMemory *m, uint64_t page_count)
 int64_t page_decode_all(VMStream *f, GuestMemory *m)
 {
     return walk(f, m, m->page_count);
+}
+
+static bool place(VMStream *f, MissingPages *mp, uint64_t page, enum page_kind kind, const uint8_t *body)
+{
+    Error *err = NULL;
+
+    if (kind == PAGE_DELTA)
+        perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": a delta of a missing page", page);
+    else if (!missing_place(mp, page, kind == PAGE_ZERO ? NULL : body, &err))
+        vmstream_take_error(f, err);
+    return !perdure_stream_error(f, NULL);
+}
+
+int64_t page_decode_missing(VMStream *f, MissingPages *mp)
+{
+    uint8_t body[GUEST_PAGE_SIZE];
+    uint64_t page, mask;
+    enum page_kind kind;
+    int64_t count = 0;
+
+    while (perdure_stream_left(f)) {
+        if (!get_page(f, mp->memory->page_count, &page, &kind, &mask, body) ||
+            !place(f, mp, page, kind, body))
+            return -1;
+        count++;
+    }
+    return perdure_stream_error(f, NULL) ? -1 : count;
 }
 
 int64_t page_check_all(VMStream *f, uint64_t page_count)

@@ -10,7 +10,7 @@
 #ifndef GUEST_PAGE_CODEC_H
 #define GUEST_PAGE_CODEC_H
 
-#include "guest/memory.h"
+#include "guest/missing.h"
 #include <perdure/stream.h>
 
 typedef struct PageEncoder PageEncoder;
@@ -28,6 +28,8 @@ enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uin
 /* Reads pages to the end of the open record; each is checked, then applied to RAM. Returns their number, -1
  * on a bad one (sticky error). */
 int64_t page_decode_all(VMStream *f, GuestMemory *m);
+/* The same into pages that are missing: whole ones only, and no other is touched. */
+int64_t page_decode_missing(VMStream *f, MissingPages *mp);
 /* The same checks, applying nothing. */
 int64_t page_check_all(VMStream *f, uint64_t page_count);
 

@@ -129,6 +129,15 @@ void dirty_log_copy(struct dirty_log *d, Staging *s, bool *ret_more)
     *ret_more = page < d->memory->page_count;
 }
 
+bool dirty_log_take(struct dirty_log *d, uint64_t *map, Error **errp)
+{
+    if (!dirty_log_harvest(d, errp))
+        return false;
+    bitmap_or(map, d->pending, d->memory->page_count);
+    memset(d->pending, 0, bitmap_bytes(d->memory->page_count));
+    return true;
+}
+
 bool dirty_log_pending(const struct dirty_log *d)
 {
     return bitmap_find_next(d->pending, d->memory->page_count, d->next) < d->memory->page_count;

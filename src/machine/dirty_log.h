@@ -32,6 +32,8 @@ void dirty_log_stop(struct dirty_log *d);
 bool dirty_log_harvest(struct dirty_log *d, Error **errp);
 /* Copies pending pages until s is full; *ret_more: some are left. */
 void dirty_log_copy(struct dirty_log *d, Staging *s, bool *ret_more);
+/* All of them, harvested a moment ago, as bits added to map. */
+bool dirty_log_take(struct dirty_log *d, uint64_t *map, Error **errp);
 bool dirty_log_pending(const struct dirty_log *d);
 /* Pending pages, and those that the next harvest would add. */
 uint64_t dirty_log_estimate(struct dirty_log *d);

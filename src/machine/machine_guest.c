@@ -49,6 +49,16 @@ static bool guest_collect(Guest *g, Staging *s, bool live, bool *ret_more, Error
     return true;
 }
 
+static bool guest_take_changed(Guest *g, uint64_t *map, Error **errp)
+{
+    return dirty_log_take(&machine_of(g)->dirty, map, errp);
+}
+
+static MissingPages *guest_missing_new(Guest *g, Error **errp)
+{
+    return missing_uffd_new(g->memory, errp);
+}
+
 static void guest_throttle(Guest *g, unsigned percent)
 {
     throttle_set(&machine_of(g)->throttle, percent);
@@ -173,6 +183,8 @@ const struct guest_ops machine_guest_ops = {
     .tracking_stop = guest_tracking_stop,
     .begin_save = guest_begin_save,
     .collect = guest_collect,
+    .take_changed = guest_take_changed,
+    .missing_new = guest_missing_new,
     .changed_pages = guest_changed_pages,
     .throttle = guest_throttle,
     .request = guest_pending_request,
