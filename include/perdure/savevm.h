@@ -48,7 +48,10 @@
 
 #include <perdure/stream.h>
 
-struct MigrationState; /* the migration under way; opaque here */
+/* A migration that resumes. */
+struct MigrationState {
+    VMStream *in; /* the open record in which the destination says what it lacks */
+};
 
 typedef struct SaveVMHandlers {
     /* Whole state at once, under the VM lock, machine stopped. Between pause and resume: no allocation, no
@@ -82,7 +85,8 @@ typedef struct SaveVMHandlers {
     /* Before the first section; and always at the end, also after a failure. */
     int (*load_setup)(VMStream *f, void *opaque);
     int (*load_cleanup)(void *opaque);
-    /* A postcopy migration is about to resume after a broken link: resend what may be lost. */
+    /* A postcopy migration is about to resume after a broken link: reads what the destination lacks, and sends that
+     * again. */
     int (*resume_prepare)(struct MigrationState *s, void *opaque);
 } SaveVMHandlers;
 
@@ -119,6 +123,8 @@ bool perdure_loadvm_all(VMStream *f, Error **errp);
 bool perdure_loadvm_begin(VMStream *f, Error **errp);
 bool perdure_loadvm_record(VMStream *f, uint16_t type, uint64_t id, Error **errp);
 bool perdure_loadvm_complete(Error **errp);
+/* The same when the machine is about to run, and components with has_postcopy have not all of their state yet. */
+bool perdure_loadvm_may_run(Error **errp);
 bool perdure_loadvm_cleanup(Error **errp);
 /* Loads the FULL sections in f (what perdure_savevm_devices wrote), which must hold every non-iterable
  * component exactly once. */

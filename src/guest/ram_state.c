@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "guest/ram_state.h"
+#include "guest/ram_state_private.h"
 
 #include "base/bitmap.h"
-#include "guest/page_codec.h"
 #include "stream/vmstream.h"
 #include <perdure/savevm.h>
 
@@ -15,27 +14,10 @@
 #define BATCH_PAGES 4096u
 #define FEW_PAGES   16u
 
-enum ram_body { RAM_BLOCKS = 1, RAM_PAGES = 2 };
-
-struct ram_state {
-    Guest *guest;
-    bool live;
-    /* of the save under way */
-    PageEncoder *encoder;
-    uint64_t *pages;     /* stopped: those that exist */
-    uint64_t next, left; /* stopped: the next to look at; how many are still to be written */
-    Staging *staging;    /* live */
-    bool tracking;
-    /* of the load under way */
-    bool blocks_seen;
-    struct ram_state *chain;
-};
-
 /* One a Guest: a process has one, the simulator two. */
 static struct ram_state *states;
 
-/* A handler's failure goes to the stream, whose first error is reported. Takes err. */
-static int failed(VMStream *f, Error *err)
+int ram_state_failed(VMStream *f, Error *err)
 {
     vmstream_take_error(f, err);
     return perdure_stream_error(f, NULL);
@@ -73,7 +55,7 @@ static int ram_save_setup(VMStream *f, void *opaque)
 
     r->encoder = page_encoder_new(m->page_count, false, &err);
     if (!r->encoder || !(r->live ? prepare_live(r, &err) : prepare_stopped(r, &err)))
-        return failed(f, err);
+        return ram_state_failed(f, err);
     perdure_stream_put_u8(f, RAM_BLOCKS);
     perdure_stream_put_u32(f, m->block_count);
     for (int i = 0; i < m->block_count; i++) {
@@ -103,7 +85,7 @@ static int put_changed(struct ram_state *r, VMStream *f, bool live, bool *ret_mo
 
     staging_reset(r->staging);
     if (!r->guest->ops->collect(r->guest, r->staging, live, ret_more, &err))
-        return failed(f, err);
+        return ram_state_failed(f, err);
     for (size_t i = 0; i < staging_count(r->staging); i++)
         page_encode(r->encoder, f, staging_page(r->staging, i), staging_data(r->staging, i));
     return 0;
@@ -115,6 +97,8 @@ static int ram_save_iterate(VMStream *f, void *opaque)
     bool more = false;
     int status;
 
+    if (r->phase != RAM_PRECOPY)
+        return ram_postcopy_iterate(r, f);
     perdure_stream_put_u8(f, RAM_PAGES);
     if (!r->live) {
         put_existing(r, f, BATCH_PAGES);
@@ -142,10 +126,13 @@ static void ram_save_pending(VMStream *f, void *opaque, uint64_t threshold, uint
                              uint64_t *compatible, uint64_t *postcopy_only)
 {
     struct ram_state *r = opaque;
-    uint64_t pages = r->live ? r->guest->ops->changed_pages(r->guest) : r->left;
+    uint64_t pages = r->live && r->phase == RAM_PRECOPY ? r->guest->ops->changed_pages(r->guest) : r->left;
 
-    (void)f, (void)threshold, (void)compatible, (void)postcopy_only;
-    *precopy_only += pages * GUEST_PAGE_SIZE;
+    (void)f, (void)threshold, (void)postcopy_only;
+    if (r->phase == RAM_PRECOPY)
+        *precopy_only += pages * GUEST_PAGE_SIZE;
+    else
+        *compatible += ram_postcopy_left(r) * GUEST_PAGE_SIZE;
 }
 
 /* Also where setup never ran, or failed half-way. */
@@ -163,6 +150,14 @@ static void ram_save_cleanup(void *opaque)
     free(r->pages);
     r->pages = NULL;
     r->left = 0;
+    ram_postcopy_cleanup(r);
+}
+
+static bool ram_has_postcopy(void *opaque)
+{
+    const struct ram_state *r = opaque;
+
+    return r->phase != RAM_PRECOPY || r->missing;
 }
 
 /* --- loading --- */
@@ -201,7 +196,7 @@ static int load_blocks(struct ram_state *r, VMStream *f)
         return -EINVAL;
     }
     r->blocks_seen = true;
-    return guest_memory_clear(m, &err) ? 0 : failed(f, err);
+    return guest_memory_clear(m, &err) ? 0 : ram_state_failed(f, err);
 }
 
 static int ram_load(VMStream *f, void *opaque, int version)
@@ -212,10 +207,23 @@ static int ram_load(VMStream *f, void *opaque, int version)
     (void)version;
     if (body == RAM_BLOCKS && !r->blocks_seen)
         return load_blocks(r, f);
+    if (body == RAM_PAGES && r->missing)
+        return page_decode_missing(f, r->missing) < 0 ? -EBADMSG : 0;
     if (body == RAM_PAGES && r->blocks_seen)
         return page_decode_all(f, r->guest->memory) < 0 ? -EBADMSG : 0;
+    if (body == RAM_MISSING && r->blocks_seen)
+        return ram_postcopy_load_missing(r, f);
     perdure_stream_set_error(f, -EBADMSG, "unexpected contents of kind %u", body);
     return -EBADMSG;
+}
+
+static int ram_load_cleanup(void *opaque)
+{
+    struct ram_state *r = opaque;
+
+    missing_free(r->missing);
+    r->missing = NULL;
+    return 0;
 }
 
 /* --- the list --- */
@@ -224,10 +232,14 @@ static const SaveVMHandlers ram_handlers = {
     .save_setup = ram_save_setup,
     .save_live_iterate = ram_save_iterate,
     .save_live_complete_precopy = ram_save_complete,
+    .save_live_complete_postcopy = ram_postcopy_complete,
+    .has_postcopy = ram_has_postcopy,
     .save_live_pending = ram_save_pending,
     .save_cleanup = ram_save_cleanup,
     .load_setup = ram_load_setup,
     .load_state = ram_load,
+    .load_cleanup = ram_load_cleanup,
+    .resume_prepare = ram_postcopy_resume,
 };
 
 static struct ram_state **find(const Guest *g)
@@ -239,6 +251,11 @@ static struct ram_state **find(const Guest *g)
     return at;
 }
 
+struct ram_state *ram_state_of(Guest *g)
+{
+    return *find(g);
+}
+
 bool ram_state_register(Guest *g, Error **errp)
 {
     struct ram_state *r = calloc(1, sizeof(*r));
@@ -246,10 +263,13 @@ bool ram_state_register(Guest *g, Error **errp)
 
     if (r) {
         r->guest = g;
+        task_mutex_init(&r->lock);
         status = register_savevm_live("ram", 0, 1, &ram_handlers, r);
     }
     if (status < 0) {
         error_setg_errno(errp, -status, "cannot register guest RAM for saving");
+        if (r)
+            task_mutex_destroy(&r->lock);
         free(r);
         return false;
     }
@@ -267,6 +287,8 @@ void ram_state_unregister(Guest *g)
     *at = r->chain;
     unregister_savevm(NULL, "ram", r);
     ram_save_cleanup(r);
+    ram_load_cleanup(r);
+    task_mutex_destroy(&r->lock);
     free(r);
 }
 

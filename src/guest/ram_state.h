@@ -9,8 +9,14 @@
  * changed, and complete, with the guest paused, the last of them. Loading clears RAM first; blocks of other
  * sizes than here are refused by size.
  *
+ * Postcopy, of a live save: from begin on each pass copies nothing but tells which pages changed and will come later; they
+ * are missing at the destination from then on (missing.h). When the guest stands still for good the last of these passes is
+ * sent, then push: the guest may run there, and passes put the pages that it lacks, beginning behind the last one that
+ * was asked for, while another task answers questions with put.
+ *
  * START: u8 1, u32 blocks, for each u64 guest physical address, u64 bytes. PART and END: u8 2, then pages as
- * of page_codec.h, to the end of the record (docs/wire-format.md).
+ * of page_codec.h; or u8 3, then runs of missing pages, u64 first, u64 count; to the end of the record
+ * (docs/wire-format.md).
  *
  * Order of calls: register when the machine is made, before its devices (so that it is loaded before them);
  * set_live while no save is under way; unregister before the machine goes. Threads: those of the savevm
@@ -29,5 +35,21 @@ void ram_state_unregister(Guest *g);
 void ram_state_set_live(Guest *g, bool live);
 /* Of a live save under way: a pass writes at most so many, or a few: for a slow link. */
 void ram_state_set_part(Guest *g, uint64_t bytes);
+
+/* --- postcopy, the source: between setup and cleanup --- */
+
+bool ram_postcopy_begin(Guest *g, Error **errp);
+/* How many pages the last pass told. */
+uint64_t ram_postcopy_told(Guest *g);
+void ram_postcopy_push(Guest *g);
+/* One page into the open record f, at the destination's wish; any one task beside the walks. */
+bool ram_postcopy_put(Guest *g, VMStream *f, uint64_t page, Error **errp);
+
+/* --- the destination: between load_setup and load_cleanup --- */
+
+/* NULL: all of its RAM is here. */
+MissingPages *ram_postcopy_missing(Guest *g);
+/* Puts what is missing into the open record f: what resume_prepare of the source reads. */
+void ram_postcopy_put_missing(Guest *g, VMStream *f);
 
 #endif

@@ -136,15 +136,15 @@ static bool incomplete(const struct savevm_entry *e, const char *what, Error **e
     return false;
 }
 
-/* Every component that would have saved something must have been there, whole. */
-static bool check_complete(enum load_mode mode, Error **errp)
+/* Every component that would have saved something must have been there, whole; in_postcopy: or will be. */
+static bool check_complete(enum load_mode mode, bool in_postcopy, Error **errp)
 {
     for (struct savevm_entry *e = savevm_first(); e; e = e->next) {
         if (e->ops->save_state && !e->whole)
             return incomplete(e, "section", errp);
         if (mode == LOAD_ALL && savevm_is_live(e) && savevm_is_active(e) && !e->started)
             return incomplete(e, "section", errp);
-        if (e->started && !e->ended && savevm_has_end(e))
+        if (e->started && !e->ended && savevm_has_end(e) && !(in_postcopy && savevm_has_postcopy(e)))
             return incomplete(e, "end of section", errp);
     }
     return true;
@@ -165,7 +165,7 @@ static bool load_devices(VMStream *f, enum load_mode mode, Error **errp)
             return false;
         }
     }
-    return !perdure_stream_error(f, errp) && check_complete(mode, errp);
+    return !perdure_stream_error(f, errp) && check_complete(mode, false, errp);
 }
 
 static bool walk_devices(VMStream *f, enum load_mode mode, Error **errp)
@@ -227,7 +227,12 @@ bool perdure_loadvm_record(VMStream *f, uint16_t type, uint64_t id, Error **errp
 
 bool perdure_loadvm_complete(Error **errp)
 {
-    return check_complete(LOAD_ALL, errp);
+    return check_complete(LOAD_ALL, false, errp);
+}
+
+bool perdure_loadvm_may_run(Error **errp)
+{
+    return check_complete(LOAD_ALL, true, errp);
 }
 
 bool perdure_loadvm_cleanup(Error **errp)
