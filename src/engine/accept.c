@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The accepting task of a backup: reads one greeting after the other, refuses with every reason, or makes a
- * session of it, or hands a heartbeat connection to the session that waits for it.
+ * session of it, or hands a further connection to the session that waits for it.
  */
 #include "engine/session.h"
 #include "base/log.h"
@@ -116,6 +116,8 @@ static void begin_session(struct greeting *gr)
     engine_reap_session(gr->e);
     channel_set_deadline(gr->ch, TIME_NEVER);
     s = session_new(gr->e, gr->ch, gr->ch->peer, &gr->hello, &err);
+    if (s)
+        s->arrived.wanted = 1u << WIRE_KIND_HEARTBEAT | (unsigned)gr->hello.postcopy << WIRE_KIND_URGENT;
     if (s && wire_send(gr->out, WIRE_HELLO_OK, 0, &err))
         engine_start_session(gr->e, s, &err);
     else
@@ -130,32 +132,67 @@ static bool waits_for(Engine *e, const struct wire_hello *h)
 {
     struct session *s = e->session;
 
-    return s && !e->session_ended && !s->primary && !s->swapped && !s->arrived_beat &&
-           s->hello.session == h->session && !strcmp(s->hello.pair, h->pair);
+    if (!s || e->session_ended || s->primary || s->swapped || !(s->arrived.wanted & 1u << h->kind) ||
+        strcmp(s->hello.pair, h->pair))
+        return false;
+    return h->kind == WIRE_KIND_RESUME ? s->hello.generation == h->generation
+                                       : s->arrived.number == h->session && !s->arrived.ch[h->kind];
 }
 
-static void hand_over_beat(struct greeting *gr)
+/* A source that comes again means a new link: what arrived for another one is of no use. *ret_old: to be closed. */
+static void take_locked(struct greeting *gr, Channel *ret_old[WIRE_KINDS])
 {
+    struct session *s = gr->e->session;
+
+    if (gr->hello.kind == WIRE_KIND_RESUME) {
+        memcpy(ret_old, s->arrived.ch, sizeof(s->arrived.ch));
+        memset(s->arrived.ch, 0, sizeof(s->arrived.ch));
+        s->arrived.number = gr->hello.session;
+    }
+    s->arrived.ch[gr->hello.kind] = gr->ch;
+    gr->ch = NULL;
+    task_broadcast(&gr->e->changed);
+}
+
+/* A source that did not hear it says that it comes again. */
+static bool was_fetched(struct greeting *gr)
+{
+    Engine *e = gr->e;
+    bool yes;
+
+    task_lock(&e->lock);
+    yes = gr->hello.kind == WIRE_KIND_RESUME && !strcmp(gr->hello.pair, e->fetched_pair);
+    task_unlock(&e->lock);
+    return yes;
+}
+
+/* To the session that waits for this connection. */
+static void hand_on(struct greeting *gr)
+{
+    Channel *old[WIRE_KINDS] = {NULL};
     Engine *e = gr->e;
     bool wanted;
 
     task_lock(&e->lock);
     wanted = waits_for(e, &gr->hello);
     task_unlock(&e->lock);
+    if (!wanted && was_fetched(gr)) {
+        wire_send(gr->out, WIRE_FETCHED, 0, NULL);
+        return;
+    }
     if (!wanted) {
-        refuse(gr, "no session waits for this heartbeat connection");
+        refuse(gr, "no session waits here for this connection");
         return;
     }
     if (!wire_send(gr->out, WIRE_HELLO_OK, 0, NULL))
         return;
     channel_set_deadline(gr->ch, TIME_NEVER);
     task_lock(&e->lock);
-    if (waits_for(e, &gr->hello)) {
-        e->session->arrived_beat = gr->ch;
-        gr->ch = NULL;
-        task_broadcast(&e->changed);
-    }
+    if (waits_for(e, &gr->hello))
+        take_locked(gr, old);
     task_unlock(&e->lock);
+    for (int i = 0; i < WIRE_KINDS; i++)
+        channel_close(old[i]);
 }
 
 /* `protect --check`: builds the machine, and lets it go again. */
@@ -240,10 +277,10 @@ static void answer(struct greeting *gr)
     }
     if (gr->hello.kind == WIRE_KIND_MAIN || gr->hello.kind == WIRE_KIND_MIGRATE)
         begin_session(gr);
-    else if (gr->hello.kind == WIRE_KIND_HEARTBEAT)
-        hand_over_beat(gr);
-    else
+    else if (gr->hello.kind == WIRE_KIND_CHECK)
         check(gr);
+    else
+        hand_on(gr);
 }
 
 /* The refusal must reach the peer before the connection goes. */

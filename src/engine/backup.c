@@ -9,30 +9,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BEAT_LIMIT (10 * NS_PER_S) /* for the second connection to come */
+#define ARRIVAL_LIMIT (10 * NS_PER_S) /* for the other connections of a link to come */
 
 /* --- the beginning --- */
 
-static bool take_beat(struct backup *b, Error **errp)
+static bool take(struct backup *b, enum wire_kind kind, Channel **which, Error **errp)
 {
-    Engine *e = b->e;
-    int64_t until = clock_now() + BEAT_LIMIT;
-    Channel *beat;
+    Channel *ch = session_await(b->s, kind, clock_now() + ARRIVAL_LIMIT, errp);
 
-    task_lock(&e->lock);
-    while (!b->s->arrived_beat && !e->wish.quit && task_wait_until(&e->changed, &e->lock, until))
-        ;
-    beat = b->s->arrived_beat;
-    b->s->arrived_beat = NULL;
-    task_unlock(&e->lock);
-    if (beat)
-        beat = link_wrap(&b->s->link, beat);
-    if (!beat) {
-        error_setg(errp, "the primary did not open its heartbeat connection");
+    if (!ch)
         return false;
-    }
-    link_set(&b->s->link, &b->s->link.beat, beat);
-    return link_start(&b->s->link, false, errp);
+    ch = link_wrap(&b->s->link, ch);
+    if (ch)
+        link_set(&b->s->link, which, ch);
+    else
+        error_setg(errp, "out of memory");
+    return ch;
+}
+
+bool backup_take_connections(struct backup *b, Error **errp)
+{
+    struct link *l = &b->s->link;
+
+    return take(b, WIRE_KIND_HEARTBEAT, &l->beat, errp) &&
+           (!b->s->hello.postcopy || take(b, WIRE_KIND_URGENT, &l->urgent, errp)) &&
+           link_start(l, false, errp);
 }
 
 /* After a swap the new primary greets again. */
@@ -78,6 +79,18 @@ static bool make_guest(struct backup *b, const void *config, size_t size, Error 
     return e->guest;
 }
 
+/* Tried here, so that a source hears of it before it begins. */
+static bool can_lack_memory(Guest *g, Error **errp)
+{
+    MissingPages *mp = g->ops->missing_new ? g->ops->missing_new(g, errp) : NULL;
+
+    if (!g->ops->missing_new)
+        error_setg(errp,
+                   "this standby's machine cannot run while part of its memory is elsewhere (postcopy)");
+    missing_free(mp);
+    return mp;
+}
+
 static bool on_config(struct backup *b, Error **errp)
 {
     Engine *e = b->e;
@@ -99,7 +112,7 @@ static bool on_config(struct backup *b, Error **errp)
                    e->guest->memory->size >> 20, b->s->hello.ram_size >> 20);
         ok = false;
     }
-    if (!ok)
+    if (!ok || (b->s->hello.postcopy && !can_lack_memory(e->guest, errp)))
         return false;
     task_lock(&e->lock);
     snprintf(e->pair, sizeof(e->pair), "%s", b->s->hello.pair);
@@ -166,10 +179,15 @@ static bool on_ended(struct backup *b, uint64_t how, Error **errp)
     return true;
 }
 
+static bool ram_is_missing(const struct backup *b)
+{
+    return b->fetch.missing;
+}
+
 static bool may_be_permitted(const struct backup *b, uint64_t epoch)
 {
     if (backup_is_destination(b))
-        return b->loaded && epoch == 0;
+        return b->loaded && !b->fetch.starter && epoch == 0;
     return b->standby && b->last_was_swap && epoch == b->epoch;
 }
 
@@ -187,14 +205,28 @@ static bool on_run(struct backup *b, uint64_t epoch, Error **errp)
     report_begin(&b->s->report, moves ? "live migration" : "planned change of roles",
                  moves ? "the source hands over" : "the primary hands over", clock_now(),
                  b->s->hello.generation, b->epoch, b->s->last_ack);
-    if (backup_promote(b, true, &err))
+    if (ram_is_missing(b) ? fetch_run(b, &err) : backup_promote(b, true, &err))
         return true;
+    if (ram_is_missing(b) && session_link_broken(b->s)) { /* nobody hears it */
+        error_propagate(errp, err);
+        return false;
+    }
     /* Did not start, and never will in this generation: nothing is claimed after this end. */
     b->end = SESSION_PEER_FAILED;
     engine_note_error(b->e, err);
     wire_send_text(b->s->out, WIRE_NOT_STARTED, error_get_pretty(err), NULL);
     error_free(err);
     return true;
+}
+
+/* In postcopy the answer also says that all pages which were sent before are in place. */
+static bool on_probe(struct backup *b, uint64_t id, Error **errp)
+{
+    if (!wire_done(b->s->in, errp))
+        return false;
+    if (fetch_runs(b))
+        fetch_await_pages(b);
+    return wire_send(b->s->out, WIRE_PROBE_OK, id, errp);
 }
 
 /* --- record by record --- */
@@ -246,7 +278,7 @@ static bool dispatch(struct backup *b, uint16_t type, uint64_t id, Error **errp)
     case WIRE_FEED:
         return intake_feed(b, id, errp);
     case WIRE_PROBE:
-        return wire_done(b->s->in, errp) && wire_send(b->s->out, WIRE_PROBE_OK, id, errp);
+        return on_probe(b, id, errp);
     case WIRE_GOODBYE:
         return on_goodbye(b, errp);
     case WIRE_RUN:
@@ -257,15 +289,21 @@ static bool dispatch(struct backup *b, uint16_t type, uint64_t id, Error **errp)
     }
 }
 
-static void run(struct backup *b, Error **errp)
+void backup_take_records(struct backup *b, Error **errp)
 {
     uint16_t type;
     uint64_t id;
 
-    if (!intake_open(b, errp) || !(b->s->swapped ? greeted_again(b, errp) : take_beat(b, errp)))
-        return;
     while (b->end == SESSION_OPEN && wire_next(b->s->in, &type, &id, errp) && dispatch(b, type, id, errp))
         ;
+}
+
+static void run(struct backup *b, Error **errp)
+{
+    if (!intake_open(b, errp) || !(b->s->swapped ? greeted_again(b, errp) : backup_take_connections(b, errp)))
+        return;
+    backup_take_records(b, errp);
+    fetch_go_on(b, errp);
 }
 
 /* --- what follows --- */
@@ -375,7 +413,7 @@ enum session_end backup_run(struct session *s)
     incoming_close(&b);
     if (end == SESSION_MIGRATED)
         session_linger(s); /* the source may still have to read that it runs here */
-    else if (end != SESSION_SWAPPED)
+    else if (end != SESSION_SWAPPED && !b.fetch.runs) /* else this was no backup any more */
         finish(&b, end, reason(end, err));
     error_free(err);
     intake_close(&b);

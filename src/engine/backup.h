@@ -2,12 +2,28 @@
 /*
  * Backup: the side that holds the last acknowledged epoch. backup.c takes the primary's records one by one,
  * intake.c is an epoch from its first page to its application, promote.c the taking over; incoming.c is
- * the destination of a migration.
+ * the destination of a migration, and fetch.c what it still lacks when the guest runs here.
  */
 #ifndef ENGINE_BACKUP_H
 #define ENGINE_BACKUP_H
 
 #include "engine/session.h"
+#include "guest/missing.h"
+
+/* Postcopy. */
+struct fetch {
+    MissingPages *missing; /* of the guest's RAM; NULL: it is not one, or all is here */
+    VMStream *in, *out;    /* of the urgent connection */
+    Task *asker, *taker, *starter;
+    /* under the engine's lock */
+    bool withdrawn; /* it will not be claimed */
+    bool claims;    /* it is being claimed, or was */
+    bool runs;      /* the guest runs here */
+    bool told;      /* and everybody knows */
+    bool over;      /* the takeover is, well or not */
+    bool complete;  /* nothing is missing any more */
+    Error *failure; /* of it */
+};
 
 struct backup {
     struct session *s;
@@ -23,12 +39,18 @@ struct backup {
     bool last_was_swap;
     uint8_t last_request; /* enum guest_request */
 
-    bool loading, loaded; /* of a migration: its state is coming; all of it is in the machine */
-    bool unsettled;       /* a takeover failed to put acknowledged epochs in place */
+    bool loading, loaded; /* of a migration: its state is coming; it may run */
+    struct fetch fetch;
+    bool unsettled; /* a takeover failed to put acknowledged epochs in place */
     bool replicating;
     bool standby; /* the first epoch was accepted: this side may take over */
     enum session_end end;
 };
+
+/* One record after the other, until the session or the link ends. */
+void backup_take_records(struct backup *b, Error **errp);
+/* The link's other connections. */
+bool backup_take_connections(struct backup *b, Error **errp);
 
 /* Handlers of records return false with errp set. */
 bool intake_open(struct backup *b, Error **errp);
@@ -50,6 +72,23 @@ bool incoming_section(struct backup *b, uint16_t type, uint64_t id, Error **errp
 bool incoming_state_end(struct backup *b, Error **errp);
 /* Always, in the end. */
 void incoming_close(struct backup *b);
+
+/* fetch.c */
+/* Memory is missing from here on, and whoever touches it is heard. */
+bool fetch_start(struct backup *b, Error **errp);
+/* The permission to run has come. Returns when it runs here, or will not, or the link is broken. */
+bool fetch_run(struct backup *b, Error **errp);
+bool fetch_runs(struct backup *b);
+/* All that was sent by the main connection has come: waits for the urgent one's. */
+void fetch_await_pages(struct backup *b);
+/* The sections ended. */
+bool fetch_finish(struct backup *b, Error **errp);
+/* Records ended early: makes the link anew, again and again, if the guest was claimed. *errp: why they ended. */
+void fetch_go_on(struct backup *b, Error **errp);
+/* Always, in the end. */
+void fetch_stop(struct backup *b);
+/* promote.c's, before it claims: false if the link broke before. */
+bool backup_begin_claim(struct backup *b, Error **errp);
 
 /* compare.c: what was loaded is what was sent, section by section; the error names the first that differs. */
 bool compare_devices(Guest *g, const VMStream *sent, Error **errp);

@@ -70,25 +70,34 @@ Engine *engine_new(const char *vm_name, Guest *guest, struct transport *t, const
 }
 
 /* A request that goes on meanwhile must not reap the session under us. */
-void engine_quit(Engine *e)
+void engine_take_link_down(Engine *e, const char *why)
 {
     struct session *s;
 
     task_lock(&e->lock);
-    e->wish.quit = true;
+    while (e->taking_down)
+        task_wait(&e->changed, &e->lock);
     s = e->session;
     e->taking_down = s != NULL;
-    if (e->checking)
-        channel_shutdown(e->checking);
-    task_broadcast(&e->changed);
     task_unlock(&e->lock);
     if (!s)
         return;
-    link_down(&s->link, "the engine was told to quit");
+    link_down(&s->link, why);
     task_lock(&e->lock);
     e->taking_down = false;
     task_broadcast(&e->changed);
     task_unlock(&e->lock);
+}
+
+void engine_quit(Engine *e)
+{
+    task_lock(&e->lock);
+    e->wish.quit = true;
+    if (e->checking)
+        channel_shutdown(e->checking);
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+    engine_take_link_down(e, "the engine was told to quit");
 }
 
 void engine_free(Engine *e)
@@ -243,6 +252,7 @@ void engine_status(Engine *e, struct engine_status *ret_status)
     snprintf(s->last_error, sizeof(s->last_error), "%s", e->last_error);
     s->took_over_ns = e->took_over_ns;
     s->migration = e->migration;
+    s->elsewhere = e->state == ENGINE_FENCED || e->state == ENGINE_MIGRATED || e->serves;
     snprintf(s->report, sizeof(s->report), "%s", e->report);
     figures_fill(&e->figures, clock_now(), s);
     task_unlock(&e->lock);

@@ -54,6 +54,8 @@ enum engine_state {
     ENGINE_MIGRATING,
     /* primary */
     ENGINE_MIGRATED,
+    ENGINE_POSTCOPY, /* the guest runs at the destination, which is primary too; part of its memory is here */
+    ENGINE_POSTCOPY_PAUSED, /* the same, and the link is broken */
 };
 const char *engine_role_name(enum engine_role r);
 const char *engine_state_name(enum engine_state s);
@@ -102,6 +104,7 @@ enum engine_on_slow {
     ENGINE_SLOW_THROTTLE, /* the guest is slowed down, more and more; if that is not enough, PAUSE */
     ENGINE_SLOW_PAUSE,    /* it stands still for as long as the rest takes */
     ENGINE_SLOW_CANCEL,   /* it goes on here */
+    ENGINE_SLOW_POSTCOPY, /* it runs there at once, and fetches what it needs from here */
 };
 
 struct engine_migrate_params {
@@ -109,6 +112,7 @@ struct engine_migrate_params {
     int64_t downtime_ns; /* 20 ms: so long may the guest stand still */
     int64_t deadline_ns; /* the whole; 0: as long as it takes */
     enum engine_on_slow on_slow;
+    bool postcopy;          /* as with SLOW_POSTCOPY, once all memory was sent one time */
     uint64_t max_bandwidth; /* bytes a second, while the guest runs here; 0: what the link carries */
     int64_t timeout_ns;     /* 1 s: silence that counts */
     char arbiter[1100];     /* "manual" */
@@ -155,7 +159,8 @@ bool engine_swap(Engine *e, Error **errp);
 
 /* Primary, UNPROTECTED: moves the guest to another host while it runs. Returns when the destination accepted the
  * configuration (MIGRATING), or with what is missing. It ends as MIGRATED (owner.migrated), or UNPROTECTED again with
- * last_error. */
+ * last_error. In postcopy the guest runs at the destination, primary there, while both are POSTCOPY or POSTCOPY_PAUSED: a
+ * broken link is made anew by the source; what it holds cannot be had anywhere else. */
 bool engine_migrate(Engine *e, const struct engine_migrate_params *p, Error **errp);
 /* Primary, MIGRATING: the guest goes on here. force also ends the ASKING that follows a link that broke after the
  * permission to run was sent: as of engine_unprotect(). Waits until done. */
@@ -166,6 +171,13 @@ bool engine_migrate_cancel(Engine *e, bool force, Error **errp);
 bool engine_migrate_set(Engine *e, const struct engine_migrate_change *c, Error **errp);
 /* Of the migration under way, else of the next. */
 void engine_migrate_get(Engine *e, struct engine_migrate_params *ret_params);
+
+/* Either side of a migration, POSTCOPY: takes the link down, and keeps it so until it is told to resume. */
+bool engine_migrate_pause(Engine *e, Error **errp);
+/* The source, POSTCOPY_PAUSED, which tries by itself as well: makes the link anew, now. to: where the destination listens;
+ * NULL or empty: where it did. Also ASKING, of a postcopy: the user says that the guest runs there. Waits for the
+ * outcome of one attempt. */
+bool engine_migrate_recover(Engine *e, const char *to, Error **errp);
 
 enum engine_migration_outcome {
     ENGINE_MIGRATION_NONE,
@@ -185,6 +197,8 @@ struct engine_migration {
     uint64_t dirty_rate;             /* the same: what the guest changed, in the last pass */
     unsigned throttle;               /* percent of the time that the guest stands still, to write less */
     int64_t expected_ns;             /* of downtime, were it now */
+    uint64_t asked;                  /* postcopy: pages that somebody over there waited for */
+    uint64_t resumed;                /* and broken links that were made anew */
     /* the downtime, and what it was spent on: to stop, to send the rest, until it was loaded, until the guest ran */
     int64_t downtime_ns, pause_ns, send_ns, load_ns, start_ns;
 };
@@ -196,6 +210,7 @@ struct engine_summary {
 struct engine_status {
     enum engine_role role;
     enum engine_state state;
+    bool elsewhere; /* primary, and the other side runs the guest: this one never will again */
     char pair[40];
     uint64_t generation, epoch;
     char peer[256], arbiter[1100];

@@ -25,6 +25,8 @@ struct wishes {
     bool handover; /* the backup's user asks for a swap */
     bool vouched;  /* the user says that the other side does not run: UNKNOWN counts as granted */
     bool move_on;  /* engine_protect() needs the session's place: it stops asking the arbiter */
+    bool resume;   /* postcopy: the link is to be made anew, now */
+    bool hold;     /* postcopy: not before that */
 };
 
 struct Engine {
@@ -56,6 +58,9 @@ struct Engine {
     bool guest_asks;      /* it made a request */
     bool asks_on;         /* UNPROTECTED by the user's word, and the session asks the arbiter on */
     bool feed_waiting;    /* a replicating component has something for the peer */
+    char recover_to[256]; /* postcopy: where the source shall look for the destination; empty: where it was */
+    bool serves;          /* postcopy: the guest runs at the other side, and needs what is here */
+    uint64_t attempts;    /* to make a broken link anew */
     uint64_t unknowns;    /* answers "unknown" of the arbiter in this ASKING */
     struct figures figures;
     struct engine_migration migration;
@@ -68,6 +73,9 @@ struct Engine {
      * it any more. HELLO says so to a backup that still asks. pair empty: none. */
     char went_on_pair[UUID_TEXT_SIZE];
     uint64_t went_on_generation;
+
+    /* The last migration of which all memory came here: its source may not have heard. Empty: none. */
+    char fetched_pair[UUID_TEXT_SIZE];
 
     struct session *session; /* NULL: none; ended ones are reaped by the next */
     bool session_ended;
@@ -86,6 +94,8 @@ void engine_note_trouble(Engine *e, const Error *err);
 void engine_set_report(Engine *e, const char *text);
 void engine_wake(void *engine);
 struct wishes engine_wishes(Engine *e);
+/* Of the session that there is. No lock held. */
+void engine_take_link_down(Engine *e, const char *why);
 /* Runs s, which is taken, on a task of its own. The one before has ended. */
 bool engine_start_session(Engine *e, struct session *s, Error **errp);
 /* Joins and frees a session that has ended; false while one is under way. */

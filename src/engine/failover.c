@@ -78,7 +78,7 @@ static void wait_for_retry(struct session *s)
     int64_t until = clock_now() + RETRY;
 
     task_lock(&e->lock);
-    while (!e->wish.quit && !e->wish.vouched && !s->peer_went_on &&
+    while (!e->wish.quit && !e->wish.vouched && !e->wish.resume && !s->peer_went_on &&
            task_wait_until(&e->changed, &e->lock, until))
         ;
     task_unlock(&e->lock);
@@ -130,6 +130,11 @@ enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitt
             return answer == ARBITER_GRANTED ? VERDICT_GRANTED : VERDICT_DENIED;
         }
         note_unknown(s, err);
+        if (s->hello.postcopy && permitted && engine_wishes(s->e).resume) {
+            report_line(&s->report, "arbiter", "%s: no answer; the user said that the guest runs there",
+                        s->arbiter->kind);
+            return VERDICT_DENIED;
+        }
         if (user_decides(s)) {
             report_line(&s->report, "arbiter",
                         "%s: no answer; the user vouched that the other side does not run", s->arbiter->kind);

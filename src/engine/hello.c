@@ -6,15 +6,12 @@
 
 #define CONFIG_RESERVE (64 * 1024)
 
-/* Waits for want; a refusal's text is the error. */
-static bool expect(VMStream *in, enum wire_record want, const char *while_what, Error **errp)
+/* The answer of that type is open; a refusal's text is the error. */
+static bool expect_this(VMStream *in, uint16_t type, enum wire_record want, const char *while_what,
+                        Error **errp)
 {
     char text[WIRE_TEXT_MAX];
-    uint16_t type;
-    uint64_t id;
 
-    if (!wire_next(in, &type, &id, errp))
-        return false;
     if (type == WIRE_REFUSE || type == WIRE_FAIL) {
         if (wire_get_text(in, text, errp))
             error_setg(errp, "%s", text);
@@ -23,6 +20,19 @@ static bool expect(VMStream *in, enum wire_record want, const char *while_what, 
     if (type != want)
         wire_unexpected(in, type, while_what);
     return wire_done(in, errp);
+}
+
+static bool expect(VMStream *in, enum wire_record want, const char *while_what, Error **errp)
+{
+    uint16_t type;
+    uint64_t id;
+
+    return wire_next(in, &type, &id, errp) && expect_this(in, type, want, while_what, errp);
+}
+
+bool session_greeted(VMStream *in, uint16_t type, enum wire_record want, Error **errp)
+{
+    return expect_this(in, type, want, "waiting for the answer to a greeting", errp);
 }
 
 bool session_greet(VMStream *in, VMStream *out, const struct wire_hello *h, Error **errp)

@@ -133,6 +133,8 @@ void link_set(struct link *l, Channel **which, Channel *ch)
 {
     task_lock(&l->lock);
     *which = ch;
+    if (l->down)
+        channel_shutdown(ch);
     task_unlock(&l->lock);
 }
 
@@ -156,18 +158,21 @@ bool link_start(struct link *l, bool pings, Error **errp)
     task_unlock(&l->lock);
     channel_set_deadline(l->main, TIME_NEVER);
     channel_set_deadline(l->beat, TIME_NEVER);
+    if (l->urgent)
+        channel_set_deadline(l->urgent, TIME_NEVER);
     l->task = task_start(pings ? "ping" : "pong", heartbeat_run, l, errp);
     return l->task;
 }
 
 void link_down(struct link *l, const char *why)
 {
-    Channel *both[2];
+    Channel *all[3];
     bool first;
 
     task_lock(&l->lock);
-    both[0] = l->main;
-    both[1] = l->beat;
+    all[0] = l->main;
+    all[1] = l->beat;
+    all[2] = l->urgent;
     first = !l->down;
     if (first) {
         l->down = true;
@@ -178,9 +183,9 @@ void link_down(struct link *l, const char *why)
     task_unlock(&l->lock);
     if (!first)
         return;
-    for (int i = 0; i < 2; i++)
-        if (both[i])
-            channel_shutdown(both[i]);
+    for (int i = 0; i < 3; i++)
+        if (all[i])
+            channel_shutdown(all[i]);
     l->on_down(l->opaque);
 }
 
@@ -203,12 +208,29 @@ bool link_reason(struct link *l, int64_t *at, char *why, size_t size)
     return down;
 }
 
-void link_close(struct link *l)
+/* down, so that nobody else has a hand on them. */
+static void close_connections(struct link *l)
 {
-    link_down(l, "the connection was closed here");
     task_join(l->task);
     channel_close(l->main);
     channel_close(l->beat);
+    channel_close(l->urgent);
+}
+
+void link_reset(struct link *l)
+{
+    close_connections(l);
+    task_lock(&l->lock);
+    l->main = l->beat = l->urgent = NULL;
+    l->task = NULL;
+    l->down = l->watching = false;
+    task_unlock(&l->lock);
+}
+
+void link_close(struct link *l)
+{
+    link_down(l, "the connection was closed here");
+    close_connections(l);
     task_cond_destroy(&l->changed);
     task_mutex_destroy(&l->lock);
 }

@@ -111,8 +111,7 @@ bool primary_pace(struct primary *p, Error **errp)
     return true;
 }
 
-/* What the user, the guest, the disks and the link say before each part. */
-static bool may_send(struct primary *p, Error **errp)
+bool precopy_may_send(struct primary *p, Error **errp)
 {
     if (!primary_may_go_on(p) || !primary_hear(p, errp) ||
         (!p->paused && (!primary_pace(p, errp) || !primary_request_before_epochs(p, errp))))
@@ -129,7 +128,7 @@ static bool send_part(struct primary *p, bool *ret_over, Error **errp)
     int64_t began = clock_now();
     int status;
 
-    if (!may_send(p, errp))
+    if (!precopy_may_send(p, errp))
         return false;
     status = perdure_savevm_iterate(p->s->out, false, errp);
     if (status < 0 || !perdure_stream_flush(p->s->out, errp))
@@ -185,6 +184,18 @@ static bool slow_down(struct primary *p)
     return true;
 }
 
+/* The guest is to run there before the rest has come. What fits into the downtime is sent before. */
+static bool wants_postcopy(struct primary *p, enum converge_verdict v, uint64_t left)
+{
+    const struct engine_migrate_params *m = &p->s->migrate;
+
+    if (!p->s->hello.postcopy)
+        return false;
+    if (m->postcopy)
+        return left && converge_expected(&p->converge, left) > m->downtime_ns;
+    return (v == CONVERGE_SLOW || v == CONVERGE_LATE) && m->on_slow == ENGINE_SLOW_POSTCOPY;
+}
+
 static bool send_running(struct primary *p, Error **errp)
 {
     enum converge_verdict v = CONVERGE_AGAIN;
@@ -196,6 +207,8 @@ static bool send_running(struct primary *p, Error **errp)
         if (!send_pass(p, &left, errp))
             return false;
         v = converge_pass(&p->converge, left, clock_now());
+        if (wants_postcopy(p, v, left))
+            return postcopy_tell(p, errp);
         if (v == CONVERGE_SLOW && slow_down(p))
             v = CONVERGE_AGAIN;
     }
@@ -219,6 +232,14 @@ static bool send_writes(struct primary *p, Error **errp)
     return true;
 }
 
+/* What is left of memory, or which part of it is left. */
+static bool send_last_pass(struct primary *p, Error **errp)
+{
+    uint64_t left;
+
+    return p->postcopy ? postcopy_tell_last(p, errp) : send_pass(p, &left, errp);
+}
+
 /* Little is left: the last pass was sent in the pause. */
 static bool send_rest(struct primary *p, Error **errp)
 {
@@ -227,7 +248,7 @@ static bool send_rest(struct primary *p, Error **errp)
     primary_limit_send(p);
     if (!send_writes(p, errp) || !replication_get_error_all(errp) ||
         (p->g->ops->begin_save && !p->g->ops->begin_save(p->g, errp)) ||
-        !perdure_savevm_complete_precopy(out, false, errp) || !perdure_savevm_devices(out, errp))
+        !perdure_savevm_complete_precopy(out, p->postcopy, errp) || !perdure_savevm_devices(out, errp))
         return false;
     perdure_stream_begin(out, PERDURE_RECORD_STATE_END, 0);
     perdure_stream_end(out);
@@ -265,21 +286,24 @@ static void tell_steps(struct primary *p, const struct steps *t)
 
     task_lock(&p->e->lock);
     m->bytes_sent = perdure_stream_bytes(p->s->out);
-    m->bytes_left = p->e->figures.sync_pages_left = 0;
+    p->e->figures.sync_pages_left = 0;
+    if (!p->postcopy)
+        m->bytes_left = 0;
     m->pause_ns = t->paused - t->begin;
     m->send_ns = t->sent - t->paused;
     m->load_ns = t->loaded - t->sent;
     m->start_ns = t->runs - t->loaded;
     m->downtime_ns = t->runs - t->begin;
-    m->ended = t->runs;
-    m->outcome = ENGINE_MIGRATION_COMPLETED; /* told once the state says so */
+    if (!p->postcopy) {
+        m->ended = t->runs;
+        m->outcome = ENGINE_MIGRATION_COMPLETED; /* told once the state says so */
+    }
     task_unlock(&p->e->lock);
 }
 
 static bool hand_over(struct primary *p, Error **errp)
 {
     struct steps t = {0};
-    uint64_t left;
 
     /* Before the destination can claim, and before the pause: it waits for a disk. */
     if (!session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp))
@@ -288,7 +312,7 @@ static bool hand_over(struct primary *p, Error **errp)
     if (!primary_pause(p, errp))
         return false;
     t.paused = clock_now();
-    if (ended(p) || !send_pass(p, &left, errp) || !send_rest(p, errp))
+    if (ended(p) || !send_last_pass(p, errp) || !send_rest(p, errp))
         return false;
     t.sent = clock_now();
     if (!await_loaded(p, errp) || !primary_may_go_on(p))
@@ -340,9 +364,17 @@ void primary_migrate(struct primary *p, Error **errp)
         let_peer_explain(p, errp);
         return;
     }
-    p->end = SESSION_MIGRATED;
     primary_step_down(p);
     session_try_mark_disks(p->s, GUEST_DISKS_SUPERSEDED);
+    p->end = SESSION_MIGRATED;
+    if (p->postcopy)
+        postcopy_serve(p);
+    if (p->end == SESSION_MIGRATED)
+        precopy_end(p);
+}
+
+void precopy_end(struct primary *p)
+{
     engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_MIGRATED, "the destination runs the guest");
     if (p->e->owner.migrated)
         p->e->owner.migrated(p->e->owner.opaque);

@@ -385,10 +385,6 @@ static void undo(struct primary *p, bool discard, bool failover)
     primary_feed_end(p);
     if (p->throttled)
         p->g->ops->throttle(p->g, 0);
-    if (p->saving) {
-        perdure_savevm_cleanup();
-        ram_state_set_live(p->g, false);
-    }
     if (p->gated)
         checkpoint_devices_teardown(discard);
     if (p->tracking)
@@ -397,7 +393,18 @@ static void undo(struct primary *p, bool discard, bool failover)
         engine_note_trouble(p->e, err);
     error_free(err);
     p->throttled = 0;
-    p->gated = p->tracking = p->replicating = p->saving = false;
+    p->gated = p->tracking = p->replicating = false;
+}
+
+/* Of a migration; after it memory is not followed any more, nor sent. */
+static void end_saving(struct primary *p)
+{
+    postcopy_stop_answering(p);
+    if (p->saving) {
+        perdure_savevm_cleanup();
+        ram_state_set_live(p->g, false);
+    }
+    p->saving = false;
 }
 
 void primary_step_down(struct primary *p)
@@ -435,6 +442,7 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
         engine_note_trouble(p->e, err);
     error_free(err);
     err = NULL;
+    end_saving(p);
     undo(p, false, end == SESSION_LINK_LOST);
     if (!p->s->vouch.given) /* a user's word is not the arbiter's: the mark stays until that comes */
         session_try_mark_disks(p->s, GUEST_DISKS_CLEAN);
@@ -457,6 +465,15 @@ static void go_on_alone(struct primary *p, const char *why)
     go_on(p, SESSION_LINK_LOST, why);
 }
 
+/* It runs there, and needs what is here. */
+static void serve_denied(struct primary *p)
+{
+    engine_set_report(p->e, p->s->report.text);
+    postcopy_serve_denied(p);
+    if (p->end == SESSION_MIGRATED)
+        precopy_end(p);
+}
+
 static void ask(struct primary *p)
 {
     struct session *s = p->s;
@@ -476,6 +493,10 @@ static void ask(struct primary *p)
     case VERDICT_DENIED:
         primary_step_down(p);
         session_try_mark_disks(s, GUEST_DISKS_SUPERSEDED);
+        if (p->postcopy) {
+            serve_denied(p);
+            break;
+        }
         report_line(&s->report, "output",
                     "discarded since the last acknowledged epoch; the guest stands still");
         engine_set_report(p->e, s->report.text);
@@ -543,6 +564,7 @@ enum session_end primary_run(struct session *s)
     if (end != SESSION_SWAPPED && end != SESSION_MIGRATED)
         finish(&p, end, reason(&p, end, err));
     error_free(err);
+    end_saving(&p);
     close_buffers(&p);
     return end;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Primary: the side whose execution counts. primary.c holds the order of things, sync.c the rounds before the
- * first epoch, epoch.c the cycle, swap.c the handing over, precopy.c a migration instead of all that.
+ * first epoch, epoch.c the cycle, swap.c the handing over; precopy.c is a migration instead of all that, and postcopy.c
+ * one whose guest runs elsewhere before all of its memory is there.
  */
 #ifndef ENGINE_PRIMARY_H
 #define ENGINE_PRIMARY_H
@@ -36,10 +37,17 @@ struct primary {
 
     /* how far things have got: what must be undone */
     bool paused, tracking, replicating, gated, saving;
+    bool postcopy;    /* the destination was told that it will lack something */
     bool armed;       /* the first END may have been sent: the backup may hold an epoch, and claim */
     bool permitted;   /* the permission to run was sent */
     bool peer_failed; /* it said so */
     bool handover;    /* the backup's user asks for a swap */
+    struct {
+        VMStream *in, *out; /* of the urgent connection */
+        Task *task;
+        bool over;        /* nothing will be asked for any more; under the engine's lock */
+    } answer;             /* postcopy */
+    uint64_t sent_before; /* bytes, over links that broke */
     enum session_end end;
 };
 
@@ -95,5 +103,19 @@ void primary_step_down(struct primary *p);
 void primary_migrate(struct primary *p, Error **errp);
 /* Of a migration: takes over what the user changed, and waits until his cap lets more go. */
 bool primary_pace(struct primary *p, Error **errp);
+/* What the user, the guest, the disks and the link say before each part. */
+bool precopy_may_send(struct primary *p, Error **errp);
+/* It was moved, and this side has served its time. */
+void precopy_end(struct primary *p);
+
+/* postcopy.c, in this order: instead of further passes; in the pause; when the guest runs there, until it has all (p->end:
+ * MIGRATED, or QUIT). */
+bool postcopy_tell(struct primary *p, Error **errp);
+bool postcopy_tell_last(struct primary *p, Error **errp);
+void postcopy_serve(struct primary *p);
+/* The same, from ASKING, when it turned out that it runs there. */
+void postcopy_serve_denied(struct primary *p);
+/* Before the guest goes on here, and in the end. */
+void postcopy_stop_answering(struct primary *p);
 
 #endif

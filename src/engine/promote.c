@@ -54,10 +54,12 @@ static void start(struct backup *b)
     e->epoch = 0;
     e->took_over_ns = now;
     e->guest_is_made = false;
-    if (backup_is_destination(b)) {
+    if (backup_is_destination(b) && !b->fetch.missing) {
         e->migration.outcome = ENGINE_MIGRATION_COMPLETED;
         e->migration.ended = now;
     }
+    b->fetch.runs = true;
+    task_broadcast(&e->changed);
     task_unlock(&e->lock);
 }
 
@@ -72,9 +74,15 @@ static void tell(struct backup *b)
         report_note(&s->report, "output",
                     "nothing was held here; what the other side did not release is lost");
     engine_set_report(e, s->report.text);
-    engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "the guest runs here");
+    if (b->fetch.missing)
+        engine_set_state(e, ENGINE_PRIMARY, ENGINE_POSTCOPY, "the guest runs here, and lacks memory");
+    else
+        engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "the guest runs here");
     if (e->owner.promoted)
         e->owner.promoted(e->owner.opaque, e->guest);
+    task_lock(&e->lock);
+    b->fetch.told = true;
+    task_unlock(&e->lock);
 }
 
 /* It was switched off: that is not a failure to be healed. */
@@ -101,7 +109,7 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     if (b->unsettled)
         return false;
     /* All that was acknowledged is on this side's medium. Before that a claim would let this side die with it. */
-    if (permitted && !session_claim_permitted(b->s, errp))
+    if (permitted && (!backup_begin_claim(b, errp) || !session_claim_permitted(b->s, errp)))
         return false;
     if (!session_mark_disks(b->s, GUEST_DISKS_CLEAN, errp))
         return false;
@@ -110,6 +118,10 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     if (!g->ops->take_over(g, errp))
         return false;
     start(b);
+    if (b->fetch.missing) { /* the session's own task, which has the link, does the rest */
+        tell(b);
+        return true;
+    }
     if (permitted)
         wire_send(b->s->out, WIRE_RUNNING, b->s->hello.generation + 1,
                   NULL); /* a broken link shows soon enough */

@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONNECT_LIMIT         (10 * NS_PER_S)
-#define GREETED_LIMIT         (30 * NS_PER_S) /* a standby that is started for us replays its journal first */
 #define CONFIG_LIMIT          (60 * NS_PER_S)
 #define MIGRATE_BANDWIDTH_MIN (64u << 10)
 
@@ -52,53 +50,20 @@ static void make_hello(Engine *e, const struct engine_params *p, struct wire_hel
     random_bytes(&h->session, sizeof(h->session));
 }
 
-static struct session *connect_main(Engine *e, const struct engine_params *p, enum wire_kind kind,
+static struct session *connect_main(Engine *e, const struct engine_params *p,
+                                    const struct engine_migrate_params *migrate, enum wire_kind kind,
                                     Error **errp)
 {
     struct wire_hello hello;
     struct session *s;
-    Channel *ch;
 
     make_hello(e, p, &hello);
     hello.kind = kind;
-    ch = e->transport->connect(e->transport, p->to, clock_now() + CONNECT_LIMIT, errp);
-    if (!ch)
-        return NULL;
-    s = session_new(e, ch, p->to, &hello, errp);
-    if (!s)
-        return NULL;
-    s->primary = true;
-    session_set_limit(s, GREETED_LIMIT);
-    if (session_greet(s->in, s->out, &hello, errp))
-        return s;
-    session_free(s);
-    return NULL;
-}
-
-static bool connect_beat(struct session *s, const char *to, Error **errp)
-{
-    struct wire_hello hello = s->hello;
-    Channel *ch = s->e->transport->connect(s->e->transport, to, clock_now() + CONNECT_LIMIT, errp);
-    VMStream *in, *out;
-    bool ok = false;
-
-    if (!ch)
-        return false;
-    ch = link_wrap(&s->link, ch);
-    if (ch)
-        link_set(&s->link, &s->link.beat, ch);
-    in = ch ? vmstream_new_reader(ch) : NULL;
-    out = ch ? vmstream_new_writer(ch) : NULL;
-    hello.kind = WIRE_KIND_HEARTBEAT;
-    if (in && out) {
-        channel_set_deadline(ch, clock_now() + CONNECT_LIMIT);
-        ok = session_greet(in, out, &hello, errp);
-    } else {
-        error_setg(errp, "out of memory");
-    }
-    perdure_stream_close(in);
-    perdure_stream_close(out);
-    return ok;
+    hello.postcopy = migrate && (migrate->postcopy || migrate->on_slow == ENGINE_SLOW_POSTCOPY);
+    s = session_connect(e, p->to, &hello, errp);
+    if (s && migrate)
+        s->migrate = *migrate;
+    return s;
 }
 
 static bool offer_config(struct session *s, Error **errp)
@@ -159,13 +124,11 @@ static bool end_asking(Engine *e, Error **errp)
 static bool begin(Engine *e, const struct engine_params *p, const struct engine_migrate_params *migrate,
                   Error **errp)
 {
-    struct session *s = connect_main(e, p, migrate ? WIRE_KIND_MIGRATE : WIRE_KIND_MAIN, errp);
+    struct session *s = connect_main(e, p, migrate, migrate ? WIRE_KIND_MIGRATE : WIRE_KIND_MAIN, errp);
 
     if (!s)
         return false;
-    if (migrate)
-        s->migrate = *migrate;
-    if (!connect_beat(s, p->to, errp) || !link_start(&s->link, true, errp) || !offer_config(s, errp)) {
+    if (!session_connect_others(s, errp) || !offer_config(s, errp)) {
         session_free(s);
         return false;
     }
@@ -185,7 +148,7 @@ static bool begin(Engine *e, const struct engine_params *p, const struct engine_
 
 static bool try_only(Engine *e, const struct engine_params *p, Error **errp)
 {
-    struct session *s = connect_main(e, p, WIRE_KIND_CHECK, errp);
+    struct session *s = connect_main(e, p, NULL, WIRE_KIND_CHECK, errp);
     bool ok = s && offer_config(s, errp);
 
     session_free(s);
@@ -238,8 +201,8 @@ bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, E
 
 static bool check_migrate_params(const struct engine_migrate_params *p, Error **errp)
 {
-    if (p->downtime_ns < NS_PER_MS || p->downtime_ns > 600 * NS_PER_S)
-        error_setg(errp, "--downtime must be between 1ms and 600s");
+    if (p->downtime_ns < 0 || p->downtime_ns > 600 * NS_PER_S)
+        error_setg(errp, "--downtime must be at most 600s");
     else if (p->deadline_ns && (p->deadline_ns < 100 * NS_PER_MS || p->deadline_ns > 7 * 86400 * NS_PER_S))
         error_setg(errp, "--deadline must be between 100ms and a week");
     else if (p->max_bandwidth && p->max_bandwidth < MIGRATE_BANDWIDTH_MIN)
@@ -279,6 +242,11 @@ bool engine_migrate_set(Engine *e, const struct engine_migrate_change *c, Error 
     next = e->migrate_next;
     engine_migrate_params_change(&next, c);
     ok = check_migrate_params(&next, errp);
+    if (ok && migrates_locked(e) && c->on_slow == ENGINE_SLOW_POSTCOPY && !e->session->hello.postcopy) {
+        error_setg(errp,
+                   "this migration did not begin so that it could end in postcopy (--on-slow postcopy)");
+        ok = false;
+    }
     if (ok)
         e->migrate_next = next;
     if (ok && migrates_locked(e))
@@ -358,7 +326,8 @@ bool engine_unprotect(Engine *e, bool force, Error **errp)
 
     task_lock(&e->lock);
     if (e->role != ENGINE_PRIMARY || e->state == ENGINE_UNPROTECTED || e->state == ENGINE_FENCED ||
-        e->state == ENGINE_MIGRATING || e->state == ENGINE_MIGRATED)
+        e->state == ENGINE_MIGRATING || e->state == ENGINE_MIGRATED || e->state == ENGINE_POSTCOPY ||
+        e->state == ENGINE_POSTCOPY_PAUSED)
         ok = refuse_locked(e, "unprotected", errp);
     else
         ok = end_session_locked(e, "unprotect", force, errp);
@@ -371,10 +340,68 @@ bool engine_migrate_cancel(Engine *e, bool force, Error **errp)
     bool ok;
 
     task_lock(&e->lock);
-    if (e->role != ENGINE_PRIMARY || (e->state != ENGINE_MIGRATING && e->state != ENGINE_ASKING))
+    if (e->role == ENGINE_PRIMARY && (e->state == ENGINE_POSTCOPY || e->state == ENGINE_POSTCOPY_PAUSED)) {
+        error_setg(errp, "'%s' runs at the destination already, and part of its memory is there only", e->vm);
+        ok = false;
+    } else if (e->role != ENGINE_PRIMARY || (e->state != ENGINE_MIGRATING && e->state != ENGINE_ASKING))
         ok = refuse_locked(e, "kept here", errp);
     else
         ok = end_session_locked(e, "migrate-cancel", force, errp);
+    task_unlock(&e->lock);
+    return ok;
+}
+
+/* Not the destination of one. */
+static bool is_source_locked(const Engine *e)
+{
+    return e->role == ENGINE_PRIMARY && e->serves;
+}
+
+bool engine_migrate_pause(Engine *e, Error **errp)
+{
+    bool ok;
+
+    task_lock(&e->lock);
+    ok = is_source_locked(e) && e->state == ENGINE_POSTCOPY;
+    if (!ok)
+        refuse_locked(e, "paused (only a migration in postcopy, at its source)", errp);
+    else
+        e->wish.hold = true;
+    task_unlock(&e->lock);
+    if (ok)
+        engine_take_link_down(e, "paused by the user");
+    return ok;
+}
+
+static bool recover_locked(Engine *e, const char *to, Error **errp)
+{
+    uint64_t number = e->session_number, attempts = e->attempts;
+
+    snprintf(e->recover_to, sizeof(e->recover_to), "%s", to ? to : "");
+    e->wish.resume = true;
+    task_broadcast(&e->changed);
+    while (session_is_on_locked(e, number) && e->attempts == attempts && !e->wish.quit)
+        task_wait(&e->changed, &e->lock);
+    if (e->state == ENGINE_POSTCOPY || e->state == ENGINE_MIGRATED)
+        return true;
+    error_setg(errp, "the migration cannot go on yet: %s", e->last_error);
+    return false;
+}
+
+bool engine_migrate_recover(Engine *e, const char *to, Error **errp)
+{
+    bool ok;
+
+    task_lock(&e->lock);
+    if (e->role == ENGINE_PRIMARY && e->state == ENGINE_POSTCOPY_PAUSED && !is_source_locked(e)) {
+        error_setg(errp, "'%s' waits for its source: migrate-recover belongs there", e->vm);
+        ok = false;
+    } else if (e->role == ENGINE_PRIMARY &&
+               (e->state == ENGINE_POSTCOPY_PAUSED || (e->state == ENGINE_ASKING && e->migration.began))) {
+        ok = recover_locked(e, to, errp);
+    } else {
+        ok = refuse_locked(e, "recovered", errp);
+    }
     task_unlock(&e->lock);
     return ok;
 }

@@ -6,6 +6,20 @@
 
 #define LINGER NS_PER_S
 
+static bool set_main(struct session *s, Channel *ch, Error **errp)
+{
+    ch = link_wrap(&s->link, ch);
+    if (ch)
+        link_set(&s->link, &s->link.main, ch);
+    s->in = ch ? vmstream_new_reader(ch) : NULL;
+    s->out = ch ? vmstream_new_writer(ch) : NULL;
+    if (!s->in || !s->out)
+        error_setg(errp, "out of memory");
+    if (!s->in || !s->out)
+        link_down(&s->link, "out of memory");
+    return s->in && s->out;
+}
+
 struct session *session_new(Engine *e, Channel *ch, const char *peer, const struct wire_hello *hello,
                             Error **errp)
 {
@@ -20,27 +34,36 @@ struct session *session_new(Engine *e, Channel *ch, const char *peer, const stru
     s->hello = *hello;
     snprintf(s->peer, sizeof(s->peer), "%s", peer);
     link_init(&s->link, hello->timeout_ns, engine_wake, e);
-    ch = link_wrap(&s->link, ch);
-    link_set(&s->link, &s->link.main, ch);
-    s->arbiter = arbiter_new(hello->arbiter, errp);
-    s->in = ch ? vmstream_new_reader(ch) : NULL;
-    s->out = ch ? vmstream_new_writer(ch) : NULL;
-    if (s->arbiter && s->in && s->out)
+    s->arrived.number = hello->session;
+    if (set_main(s, ch, errp) && (s->arbiter = arbiter_new(hello->arbiter, errp)))
         return s;
-    if (s->arbiter)
-        error_setg(errp, "out of memory");
     session_free(s);
     return NULL;
+}
+
+bool session_relink(struct session *s, Channel *ch, Error **errp)
+{
+    link_reset(&s->link);
+    perdure_stream_close(s->in);
+    perdure_stream_close(s->out);
+    return set_main(s, ch, errp);
+}
+
+static void close_arrived(struct session *s)
+{
+    for (int i = 0; i < WIRE_KINDS; i++) {
+        if (s->arrived.ch[i])
+            channel_shutdown(s->arrived.ch[i]);
+        channel_close(s->arrived.ch[i]);
+    }
 }
 
 void session_free(struct session *s)
 {
     if (!s)
         return;
-    if (s->arrived_beat)
-        channel_shutdown(s->arrived_beat);
     link_close(&s->link);
-    channel_close(s->arrived_beat);
+    close_arrived(s);
     perdure_stream_close(s->in);
     perdure_stream_close(s->out);
     arbiter_free(s->arbiter);
@@ -61,6 +84,22 @@ void session_blame_link(struct session *s, Error **errp)
     error_free(*errp);
     *errp = NULL;
     error_setg(errp, "the link to %s was lost: %s", s->peer, why);
+}
+
+Channel *session_await(struct session *s, enum wire_kind kind, int64_t until, Error **errp)
+{
+    Engine *e = s->e;
+    Channel *ch;
+
+    task_lock(&e->lock);
+    while (!s->arrived.ch[kind] && !e->wish.quit && task_wait_until(&e->changed, &e->lock, until))
+        ;
+    ch = s->arrived.ch[kind];
+    s->arrived.ch[kind] = NULL;
+    task_unlock(&e->lock);
+    if (!ch)
+        error_setg(errp, "the other side did not open its %s connection", wire_kind_name(kind));
+    return ch;
 }
 
 void session_set_limit(struct session *s, int64_t ns)

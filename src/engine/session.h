@@ -28,8 +28,12 @@ enum session_end {
 struct session {
     Engine *e;
     struct link link;
-    Channel *arrived_beat; /* backup: left by the accepting task, under the engine's lock */
-    VMStream *in, *out;    /* of the main connection */
+    struct {
+        unsigned wanted; /* bits of enum wire_kind: connections that this side waits for, or may have to */
+        uint64_t number; /* hello.session of the link that they belong to */
+        Channel *ch[WIRE_KINDS];
+    } arrived;          /* backup: left by the accepting task, under the engine's lock */
+    VMStream *in, *out; /* of the main connection */
     struct wire_hello hello;
     struct engine_migrate_params migrate; /* the source of a migration (hello.kind) */
     Arbiter *arbiter;
@@ -47,12 +51,16 @@ struct session {
     int64_t last_ack; /* when the last epoch was acknowledged; 0: never */
 };
 
-/* Over ch, which is taken. */
+/* Over ch, which is taken; it is the main connection. */
 struct session *session_new(Engine *e, Channel *ch, const char *peer, const struct wire_hello *hello,
                             Error **errp);
 void session_free(struct session *s);
 /* The task's function; ends with the session, marked so in the engine. */
 void session_run(void *session);
+/* The link is down, and its connections are closed: makes ch, which is taken, the main one of a new one. */
+bool session_relink(struct session *s, Channel *ch, Error **errp);
+/* Backup: waits until then for a connection of that kind, and takes it. */
+Channel *session_await(struct session *s, enum wire_kind kind, int64_t until, Error **errp);
 /* The link's state and the streams' decide: did the link fail, or something on this side? */
 bool session_link_broken(struct session *s);
 /* *errp is set: if the link was taken down, what took it down is the first error, and the failure of a call
@@ -69,9 +77,17 @@ void session_linger(struct session *s);
 /* For at most ns; TIME_NEVER: only the link's own silence ends a read. */
 void session_set_limit(struct session *s, int64_t ns);
 
+/* connect.c, of the primary: the main connection, greeted; then the others, and the link is watched. */
+struct session *session_connect(Engine *e, const char *to, const struct wire_hello *hello, Error **errp);
+bool session_connect_others(struct session *s, Error **errp);
+/* All of them anew, after the link is down. *ret_fetched: there is nothing more to send. */
+bool session_reconnect(struct session *s, bool *ret_fetched, Error **errp);
+
 /* hello.c, both of the primary: greets on one connection / sends the configuration; errors are what the peer
  * refuses. */
 bool session_greet(VMStream *in, VMStream *out, const struct wire_hello *h, Error **errp);
+/* The answer of that type, which is open, must be want. */
+bool session_greeted(VMStream *in, uint16_t type, enum wire_record want, Error **errp);
 bool session_send_config(VMStream *in, VMStream *out, Guest *g, Error **errp);
 /* Of a backup that has its guest from a swap: is it the one that a primary sends the configuration of? */
 bool session_config_fits(Guest *g, const void *config, size_t size, Error **errp);

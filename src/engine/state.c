@@ -31,6 +31,16 @@ const struct engine_transition engine_transitions[] = {
     PRIMARY(MIGRATING, UNPROTECTED, "cancelled, or failed, before the destination was permitted to run"),
     PRIMARY(MIGRATING, ASKING, "the link was lost after the permission to run was sent"),
     PRIMARY(MIGRATING, MIGRATED, "the destination runs"),
+    PRIMARY(MIGRATING, POSTCOPY, "the destination runs, and fetches memory from here"),
+    PRIMARY(ASKING, POSTCOPY_PAUSED, "denied, in postcopy: the destination runs, and lacks memory"),
+    PRIMARY(POSTCOPY, POSTCOPY_PAUSED, "the link was lost"),
+    PRIMARY(POSTCOPY_PAUSED, POSTCOPY, "the link is back"),
+    PRIMARY(POSTCOPY, MIGRATED, "the destination has all memory"),
+    PRIMARY(POSTCOPY_PAUSED, MIGRATED, "the destination had all memory before the link was lost"),
+    PRIMARY(POSTCOPY, UNPROTECTED, "at the destination: all memory is here"),
+    PRIMARY(POSTCOPY_PAUSED, UNPROTECTED, "at the destination: all memory was here before the link was lost"),
+    {ENGINE_BACKUP, ENGINE_PROMOTING, ENGINE_PRIMARY, ENGINE_POSTCOPY,
+     "the guest runs here, and lacks memory"},
     BACKUP(LISTENING, MIGRATING, "the configuration of a migration was accepted"),
     BACKUP(MIGRATING, LISTENING, "the migration was given up, or failed"),
     BACKUP(MIGRATING, PROMOTING, "the source gave its permission"),
@@ -61,6 +71,7 @@ const char *engine_state_name(enum engine_state s)
         [ENGINE_STANDBY] = "STANDBY",         [ENGINE_PROMOTING] = "PROMOTING",
         [ENGINE_SYNCING] = "SYNCING",         [ENGINE_ASKING] = "ASKING",
         [ENGINE_MIGRATING] = "MIGRATING",     [ENGINE_MIGRATED] = "MIGRATED",
+        [ENGINE_POSTCOPY] = "POSTCOPY",       [ENGINE_POSTCOPY_PAUSED] = "POSTCOPY_PAUSED",
     };
 
     return names[s];

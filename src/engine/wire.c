@@ -65,6 +65,14 @@ void wire_unexpected(VMStream *in, uint16_t type, const char *while_what)
     perdure_stream_set_error(in, -EBADMSG, "unexpected record of type 0x%x while %s", type, while_what);
 }
 
+const char *wire_kind_name(enum wire_kind kind)
+{
+    static const char *const names[WIRE_KINDS] = {"main", "heartbeat", "checking",
+                                                  "main", "urgent",    "new main"};
+
+    return names[kind];
+}
+
 bool wire_send_hello(VMStream *out, const struct wire_hello *h, Error **errp)
 {
     perdure_stream_begin(out, WIRE_HELLO, 0);
@@ -79,7 +87,7 @@ bool wire_send_hello(VMStream *out, const struct wire_hello *h, Error **errp)
     perdure_stream_put_u64(out, (uint64_t)h->interval_ns);
     perdure_stream_put_u64(out, (uint64_t)h->min_epoch_ns);
     perdure_stream_put_u32(out, h->verify_every);
-    perdure_stream_put_u8(out, h->delta);
+    perdure_stream_put_u8(out, (uint8_t)(h->delta | h->postcopy << 1));
     perdure_stream_put_string(out, h->arbiter);
     perdure_stream_put_u64(out, h->ram_size);
     perdure_stream_put_string(out, h->went_on_pair);
@@ -100,6 +108,8 @@ static int64_t get_time(VMStream *in, const char *name, uint64_t least)
 
 static void get_hello_fields(VMStream *in, struct wire_hello *h)
 {
+    uint8_t flags;
+
     h->kind = perdure_stream_get_u8(in);
     perdure_stream_get_string(in, h->vm, sizeof(h->vm));
     perdure_stream_get_string(in, h->pair, sizeof(h->pair));
@@ -109,7 +119,9 @@ static void get_hello_fields(VMStream *in, struct wire_hello *h)
     h->interval_ns = get_time(in, "interval", TIME_MIN);
     h->min_epoch_ns = get_time(in, "shortest epoch", TIME_MIN);
     h->verify_every = perdure_stream_get_u32(in);
-    h->delta = perdure_stream_get_u8(in);
+    flags = perdure_stream_get_u8(in);
+    h->delta = flags & 1;
+    h->postcopy = flags >> 1 & 1;
     perdure_stream_get_string(in, h->arbiter, sizeof(h->arbiter));
     h->ram_size = perdure_stream_get_u64(in);
     perdure_stream_get_string(in, h->went_on_pair, sizeof(h->went_on_pair));
@@ -127,7 +139,7 @@ static bool printable(const char *text)
 
 static bool hello_makes_sense(const struct wire_hello *h)
 {
-    return h->kind <= WIRE_KIND_MIGRATE && uuid_valid(h->pair) && printable(h->vm) && printable(h->arbiter) &&
+    return h->kind < WIRE_KINDS && uuid_valid(h->pair) && printable(h->vm) && printable(h->arbiter) &&
            h->generation > 0 && h->generation < UINT64_MAX && /* the next one has a number too */
            (!h->went_on_pair[0] || uuid_valid(h->went_on_pair));
 }

@@ -10,7 +10,7 @@
 #include "base/uuid.h"
 
 #define WIRE_MAGIC      UINT32_C(0x45525550) /* "PURE" */
-#define WIRE_VERSION    3
+#define WIRE_VERSION    4
 #define WIRE_TEXT_MAX   4096         /* of a refusal or a failure, with the NUL */
 #define WIRE_CONFIG_MAX (512u << 20) /* kernel and initrd travel in it */
 
@@ -42,19 +42,31 @@ enum wire_record {
     WIRE_LOADED = 0x37,      /* <- in a migration: the whole state is in the destination's machine */
     WIRE_PING = 0x38,        /* on the heartbeat connection; id counts */
     WIRE_PONG = 0x39,
+    WIRE_WANT = 0x3a,    /* <- on the urgent connection: somebody waits for page id */
+    WIRE_WANTED = 0x3b,  /* -> there: page id, as of page_codec.h */
+    WIRE_LACK = 0x3c,    /* <- after WIRE_KIND_RESUME: runs of the pages that have not come */
+    WIRE_FETCHED = 0x3d, /* <- all memory is here: the source has served its time */
 };
 
-enum wire_kind { WIRE_KIND_MAIN, WIRE_KIND_HEARTBEAT, WIRE_KIND_CHECK, WIRE_KIND_MIGRATE };
+enum wire_kind {
+    WIRE_KIND_MAIN, /* of a protection */
+    WIRE_KIND_HEARTBEAT,
+    WIRE_KIND_CHECK,
+    WIRE_KIND_MIGRATE, /* the main connection of a migration */
+    WIRE_KIND_URGENT,  /* beside it, in postcopy: pages that somebody waits for */
+    WIRE_KIND_RESUME,  /* the main connection once more, after a broken link in postcopy */
+    WIRE_KINDS
+};
 
 struct wire_hello {
     enum wire_kind kind;
     char vm[64];
     char pair[UUID_TEXT_SIZE];
     uint64_t generation;
-    uint64_t session; /* random; joins the two connections */
+    uint64_t session; /* random; joins the connections of a link */
     int64_t timeout_ns, interval_ns, min_epoch_ns;
     uint32_t verify_every;
-    bool delta;
+    bool delta, postcopy;
     char arbiter[1100];
     uint64_t ram_size;
     /* The protection that this primary was granted to go on alone from; pair empty: none. */
@@ -82,6 +94,9 @@ struct wire_ack {
     uint32_t crc; /* computed by the backup */
     uint8_t flags;
 };
+
+/* "heartbeat" */
+const char *wire_kind_name(enum wire_kind kind);
 
 /* The next record; an end of the stream is an error (errno ECONNRESET). */
 bool wire_next(VMStream *in, uint16_t *type, uint64_t *id, Error **errp);

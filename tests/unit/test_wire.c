@@ -19,6 +19,7 @@ static const struct wire_hello hello = {
     .min_epoch_ns = 1000000,
     .verify_every = 7,
     .delta = true,
+    .postcopy = true,
     .arbiter = "file:/srv/arbiter",
     .ram_size = 64 << 20,
     .went_on_pair = "5d1f0c11-7f0e-4c55-a3d5-02f1f8b0a7e2",
@@ -137,7 +138,7 @@ static void test_refusals(void **state)
 {
     (void)state;
     expect_refusal(NULL, 0x1234, WIRE_VERSION, "does not speak");
-    expect_refusal(NULL, WIRE_MAGIC, WIRE_VERSION + 1, "version 4 of the protocol, this build speaks 3");
+    expect_refusal(NULL, WIRE_MAGIC, WIRE_VERSION + 1, "version 5 of the protocol, this build speaks 4");
     expect_refusal(&hello, WIRE_MAGIC, WIRE_VERSION, "");
 }
 
@@ -146,7 +147,7 @@ static void test_greeting_without_sense(void **state)
     struct wire_hello bad[] = {hello, hello, hello, hello, hello, hello, hello}, got;
 
     (void)state;
-    bad[0].kind = WIRE_KIND_MIGRATE + 1;
+    bad[0].kind = WIRE_KINDS;
     bad[1].pair[0] = 'x';
     bad[2].went_on_pair[0] = 'x';
     bad[3].vm[1] = '\033';

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Connecting: the primary opens the connections of a link, one after the other, and greets on each.
+ */
+#include "engine/session.h"
+#include "base/random.h"
+
+#define CONNECT_LIMIT (10 * NS_PER_S)
+#define GREETED_LIMIT (30 * NS_PER_S) /* a standby that is started for us replays its journal first */
+
+struct session *session_connect(Engine *e, const char *to, const struct wire_hello *hello, Error **errp)
+{
+    Channel *ch = e->transport->connect(e->transport, to, clock_now() + CONNECT_LIMIT, errp);
+    struct session *s = ch ? session_new(e, ch, to, hello, errp) : NULL;
+
+    if (!s)
+        return NULL;
+    s->primary = true;
+    session_set_limit(s, GREETED_LIMIT);
+    if (session_greet(s->in, s->out, hello, errp))
+        return s;
+    session_free(s);
+    return NULL;
+}
+
+static bool greet_on(Channel *ch, const struct wire_hello *hello, Error **errp)
+{
+    VMStream *in = vmstream_new_reader(ch), *out = vmstream_new_writer(ch);
+    bool ok = false;
+
+    if (in && out)
+        ok = session_greet(in, out, hello, errp);
+    else
+        error_setg(errp, "out of memory");
+    perdure_stream_close(in);
+    perdure_stream_close(out);
+    return ok;
+}
+
+/* One beside the main connection. */
+static bool connect_other(struct session *s, enum wire_kind kind, Channel **which, Error **errp)
+{
+    Engine *e = s->e;
+    struct wire_hello hello = s->hello;
+    Channel *ch = e->transport->connect(e->transport, s->peer, clock_now() + CONNECT_LIMIT, errp);
+
+    if (!ch)
+        return false;
+    ch = link_wrap(&s->link, ch);
+    if (!ch) {
+        error_setg(errp, "out of memory");
+        return false;
+    }
+    link_set(&s->link, which, ch);
+    hello.kind = kind;
+    channel_set_deadline(ch, clock_now() + CONNECT_LIMIT);
+    return greet_on(ch, &hello, errp);
+}
+
+bool session_connect_others(struct session *s, Error **errp)
+{
+    return connect_other(s, WIRE_KIND_HEARTBEAT, &s->link.beat, errp) &&
+           (!s->hello.postcopy || connect_other(s, WIRE_KIND_URGENT, &s->link.urgent, errp)) &&
+           link_start(&s->link, true, errp);
+}
+
+/* *ret_fetched: there is nothing left to do. */
+static bool greet_anew(struct session *s, bool *ret_fetched, Error **errp)
+{
+    struct wire_hello hello = s->hello;
+    uint16_t type;
+    uint64_t id;
+
+    hello.kind = WIRE_KIND_RESUME;
+    session_set_limit(s, CONNECT_LIMIT);
+    if (!wire_send_hello(s->out, &hello, errp) || !wire_next(s->in, &type, &id, errp))
+        return false;
+    *ret_fetched = type == WIRE_FETCHED;
+    return session_greeted(s->in, type, *ret_fetched ? WIRE_FETCHED : WIRE_HELLO_OK, errp);
+}
+
+bool session_reconnect(struct session *s, bool *ret_fetched, Error **errp)
+{
+    Engine *e = s->e;
+    Channel *ch = e->transport->connect(e->transport, s->peer, clock_now() + CONNECT_LIMIT, errp);
+
+    *ret_fetched = false;
+    if (!ch)
+        return false;
+    random_bytes(&s->hello.session, sizeof(s->hello.session));
+    return session_relink(s, ch, errp) && greet_anew(s, ret_fetched, errp) &&
+           (*ret_fetched || session_connect_others(s, errp));
+}
