@@ -16,14 +16,15 @@ struct migrate_options {
     char name[64], to[256], arbiter[1100], psk[1024], on_slow[16];
     int64_t downtime, deadline, max_bandwidth; /* negative, and on_slow "": as it was told before */
     int64_t timeout;
-    bool insecure, no_wait;
+    bool insecure, no_wait, postcopy;
 };
 
 #define NOTHING_SAID .downtime = -1, .deadline = -1, .max_bandwidth = -1
 #define ON_SLOW_HELP                                                                                         \
     "when the guest changes its memory faster than the link carries it: throttle (it is slowed down), "      \
     "pause "                                                                                                 \
-    "(it stands still for as long as the rest takes) or cancel (throttle)"
+    "(it stands still for as long as the rest takes), postcopy (it runs there, and the rest follows) or "    \
+    "cancel (throttle)"
 
 /* What of it was said. */
 static void add_how(json_t *args, const struct migrate_options *o)
@@ -40,9 +41,9 @@ static void add_how(json_t *args, const struct migrate_options *o)
 
 static json_t *arguments(const struct migrate_options *o)
 {
-    json_t *args =
-        json_pack("{s:s, s:I, s:s, s:b}", "uri", o->to, "timeout-us", (json_int_t)(o->timeout / NS_PER_US),
-                  "arbiter", o->arbiter, "insecure", o->insecure);
+    json_t *args = json_pack("{s:s, s:I, s:s, s:b, s:b}", "uri", o->to, "timeout-us",
+                             (json_int_t)(o->timeout / NS_PER_US), "arbiter", o->arbiter, "insecure",
+                             o->insecure, "postcopy", o->postcopy);
 
     add_how(args, o);
     if (o->psk[0])
@@ -75,11 +76,22 @@ static void show_memory(json_t *m)
     fprintf(stderr, ", downtime %" PRId64 " ms\033[K", number(m, "expected-downtime"));
 }
 
-static void show_progress(json_t *m)
+static void show_postcopy(const char *status, json_t *m)
+{
+    json_t *ram = json_object_get(m, "ram");
+
+    fprintf(stderr, "\rit runs there%s: %" PRId64 " MiB to follow, %" PRId64 " pages asked for\033[K",
+            strcmp(status, "postcopy-paused") ? "" : " (the link is broken)", number(ram, "remaining") >> 20,
+            number(ram, "postcopy-requests"));
+}
+
+static void show_progress(const char *status, json_t *m)
 {
     int64_t disks = number(m, "disk-remaining");
 
-    if (disks)
+    if (!strncmp(status, "postcopy-", 9))
+        show_postcopy(status, m);
+    else if (disks)
         fprintf(stderr, "\r%" PRId64 " MiB of disks left to compare\033[K", disks >> 20);
     else
         show_memory(m);
@@ -121,7 +133,7 @@ static bool judge(const char *name, const char *status, json_t *m, Error **errp)
 static bool is_under_way(const char *status, int64_t *asks_until)
 {
     if (strcmp(status, "device"))
-        return !strcmp(status, "active") || !strcmp(status, "setup");
+        return !strcmp(status, "active") || !strcmp(status, "setup") || !strncmp(status, "postcopy-", 9);
     if (!*asks_until)
         *asks_until = clock_now() + ARBITER_NS;
     return clock_now() < *asks_until;
@@ -138,7 +150,7 @@ static bool wait_moved(Client *c, const char *name, Error **errp)
     while ((m = client_execute(c, "query-migrate", NULL, errp))) {
         snprintf(status, sizeof(status), "%s", json_string_value(json_object_get(m, "status")));
         if (tty)
-            show_progress(m);
+            show_progress(status, m);
         if (!is_under_way(status, &asks_until))
             break;
         json_decref(m);
@@ -179,6 +191,8 @@ int cmd_migrate(int argc, char **argv)
         {"max-bandwidth", "SIZE", OPTION_SIZE, &o.max_bandwidth, 0,
          "so much a second, until the guest stands still (0: what the link carries)"},
         {"on-slow", "WHAT", OPTION_STRING, o.on_slow, sizeof(o.on_slow), ON_SLOW_HELP},
+        {"postcopy", NULL, OPTION_FLAG, &o.postcopy, 0,
+         "send all memory once; then the guest runs there, and the rest follows"},
         {"timeout", "TIME", OPTION_DURATION, &o.timeout, 0, "silence of the peer that counts (1s)"},
         {"arbiter", "KIND", OPTION_STRING, o.arbiter, sizeof(o.arbiter),
          "who decides when the link breaks at the switch: manual, file:DIR, command:PATH (manual)"},
@@ -226,4 +240,26 @@ int cmd_migrate_set(int argc, char **argv)
         return client_fail(argv[0], err);
     json_decref(result);
     return 0;
+}
+
+int cmd_migrate_recover(int argc, char **argv)
+{
+    char name[64] = "", to[256] = "";
+    const struct option_spec specs[] = {
+        {"NAME", NULL, OPTION_STRING, name, sizeof(name), "the machine, at the source"},
+        {"to", "ADDRESS", OPTION_STRING, to, sizeof(to), "where the destination listens now (where it did)"},
+        {0},
+    };
+    Error *err = NULL;
+    json_t *result;
+    int status = options_begin(
+        "In postcopy, or when it is not known whether the guest runs at the destination: says that it "
+        "does, and makes the broken link anew, now.",
+        specs, argc, argv);
+
+    if (status >= 0)
+        return status;
+    result = client_command(name, "migrate-recover", to[0] ? json_pack("{s:s}", "uri", to) : NULL, &err);
+    json_decref(result);
+    return result ? 0 : client_fail(argv[0], err);
 }

@@ -53,6 +53,14 @@ int cmd_migrate_cancel(int argc, char **argv)
     return simple(&s, argc, argv);
 }
 
+int cmd_migrate_pause(int argc, char **argv)
+{
+    static const struct simple s = {
+        "At the source, in postcopy: breaks the link, and does not make it anew before migrate-recover.",
+        "migrate-pause", NULL, NULL};
+    return simple(&s, argc, argv);
+}
+
 int cmd_failover(int argc, char **argv)
 {
     static const struct simple s = {
@@ -117,7 +125,8 @@ int cmd_powerdown(int argc, char **argv)
 
 int cmd_quit(int argc, char **argv)
 {
-    static const struct simple s = {"Ends the machine's process at once.", "quit", "force",
-                                    "also while protected: the backup takes over"};
+    static const struct simple s = {
+        "Ends the machine's process at once.", "quit", "force",
+        "also while protected (the backup takes over), or when another host still needs its memory"};
     return simple(&s, argc, argv);
 }

@@ -20,6 +20,8 @@ static const struct {
     {"migrate-set", cmd_migrate_set, "change how it is moved, also on the way"},
     {"migrate-set", cmd_migrate_set, "change how it is moved, also on the way"},
     {"migrate-cancel", cmd_migrate_cancel, "keep it here after all"},
+    {"migrate-pause", cmd_migrate_pause, "postcopy: break the link, and wait"},
+    {"migrate-recover", cmd_migrate_recover, "postcopy: make a broken link anew, now"},
     {"listen", cmd_listen, "let a machine's process be reached as a standby"},
     {"list", cmd_list, "the virtual machines of this host"},
     {"status", cmd_status, "role, state and figures of one or all"},

@@ -13,7 +13,8 @@ struct migrate_args {
     bool insecure;
 };
 
-static const char *const on_slow_words[] = {"throttle", "pause", "cancel"}; /* by enum engine_on_slow */
+static const char *const on_slow_words[] = {"throttle", "pause", "cancel",
+                                            "postcopy"}; /* by enum engine_on_slow */
 
 static bool parse_on_slow(json_t *args, int *ret, Error **errp)
 {
@@ -21,14 +22,14 @@ static bool parse_on_slow(json_t *args, int *ret, Error **errp)
 
     if (!qmp_arg_string(args, "on-slow", word, sizeof(word), errp))
         return false;
-    for (int i = 0; word[0] && i < 3; i++) {
+    for (int i = 0; word[0] && i < 4; i++) {
         if (strcmp(word, on_slow_words[i]))
             continue;
         *ret = i;
         return true;
     }
     if (word[0])
-        error_setg(errp, "argument 'on-slow' is throttle, pause or cancel, not '%s'", word);
+        error_setg(errp, "argument 'on-slow' is throttle, pause, cancel or postcopy, not '%s'", word);
     return !word[0];
 }
 
@@ -74,9 +75,9 @@ static bool parse_timeout(json_t *args, int64_t *ret_ns, Error **errp)
 
 static bool parse(Vm *vm, json_t *args, struct migrate_args *a, Error **errp)
 {
-    static const char *const names[] = {
-        "uri",     "downtime-us", "downtime-limit", "deadline-us", "on-slow", "timeout-us", "max-bandwidth",
-        "arbiter", "psk",         "insecure",       NULL};
+    static const char *const names[] = {"uri",     "downtime-us", "downtime-limit", "deadline-us",
+                                        "on-slow", "timeout-us",  "max-bandwidth",  "arbiter",
+                                        "psk",     "insecure",    "postcopy",       NULL};
     struct engine_migrate_change change = ENGINE_MIGRATE_NO_CHANGE;
     struct engine_migrate_params *p = &a->params;
 
@@ -87,7 +88,8 @@ static bool parse(Vm *vm, json_t *args, struct migrate_args *a, Error **errp)
         !qmp_arg_string(args, "uri", p->to, sizeof(p->to), errp) ||
         !qmp_arg_string(args, "arbiter", p->arbiter, sizeof(p->arbiter), errp) ||
         !qmp_arg_string(args, "psk", a->psk, sizeof(a->psk), errp) ||
-        !qmp_arg_bool(args, "insecure", &a->insecure, errp))
+        !qmp_arg_bool(args, "insecure", &a->insecure, errp) ||
+        !qmp_arg_bool(args, "postcopy", &p->postcopy, errp))
         return false;
     engine_migrate_params_change(p, &change);
     if (!p->to[0])
@@ -141,6 +143,10 @@ const char *migrate_status_name(const struct engine_status *s)
         [ENGINE_MIGRATION_FAILED] = "failed", [ENGINE_MIGRATION_CANCELLED] = "cancelled",
     };
 
+    if (s->state == ENGINE_POSTCOPY)
+        return "postcopy-active";
+    if (s->state == ENGINE_POSTCOPY_PAUSED)
+        return "postcopy-paused";
     if (s->state == ENGINE_MIGRATING && s->migration.outcome != ENGINE_MIGRATION_SETUP)
         return "active"; /* to the very end: the guest does not go on here before */
     if (s->state == ENGINE_ASKING && s->migration.outcome == ENGINE_MIGRATION_FAILED)
@@ -150,6 +156,8 @@ const char *migrate_status_name(const struct engine_status *s)
 
 static const char *error_of(const struct engine_status *s)
 {
+    if (s->state == ENGINE_POSTCOPY_PAUSED)
+        return s->last_error;
     if (s->migration.outcome != ENGINE_MIGRATION_FAILED)
         return "";
     if (s->state == ENGINE_FENCED)
@@ -176,18 +184,21 @@ bool migrate_query(void *opaque, json_t *args, json_t **ret_result, Error **errp
         return false;
     engine_status(vm_engine(opaque), &s);
     m = &s.migration;
-    until = m->ended ? m->ended : s.state == ENGINE_MIGRATING ? clock_now() : m->looked;
+    until = m->ended                                                            ? m->ended
+            : m->outcome == ENGINE_MIGRATION_ACTIVE && s.state != ENGINE_ASKING ? clock_now()
+                                                                                : m->looked;
     *ret_result = json_pack(
-        "{s:s, s:I, s:I, s:o, s:I, s:i, s:{s:I, s:I, s:I, s:I, s:I}, s:{s:o, s:o, s:o, s:o}, s:I, s:s}",
+        "{s:s, s:I, s:I, s:o, s:I, s:i, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:o, s:o, s:o, s:o}, s:I, s:I, "
+        "s:s}",
         "status", migrate_status_name(&s), "total-time",
         (json_int_t)(m->began && until > m->began ? (until - m->began) / NS_PER_MS : 0), "downtime",
         (json_int_t)(m->downtime_ns / NS_PER_MS), "downtime-us", in_us(m->downtime_ns), "expected-downtime",
         (json_int_t)(m->expected_ns / NS_PER_MS), "cpu-throttle-percentage", (int)m->throttle, "ram",
         "transferred", (json_int_t)m->bytes_sent, "remaining", (json_int_t)m->bytes_left, "passes",
         (json_int_t)m->passes, "bandwidth", (json_int_t)m->bandwidth, "dirty-rate", (json_int_t)m->dirty_rate,
-        "downtime-parts-us", "pause", in_us(m->pause_ns), "send", in_us(m->send_ns), "load",
-        in_us(m->load_ns), "start", in_us(m->start_ns), "disk-remaining", (json_int_t)s.sync_bytes_left,
-        "error-desc", error_of(&s));
+        "postcopy-requests", (json_int_t)m->asked, "downtime-parts-us", "pause", in_us(m->pause_ns), "send",
+        in_us(m->send_ns), "load", in_us(m->load_ns), "start", in_us(m->start_ns), "disk-remaining",
+        (json_int_t)s.sync_bytes_left, "recoveries", (json_int_t)m->resumed, "error-desc", error_of(&s));
     return true;
 }
 
@@ -199,4 +210,22 @@ bool migrate_cancel_command(void *opaque, json_t *args, json_t **ret_result, Err
     (void)ret_result;
     return qmp_args_only(args, names, errp) && qmp_arg_bool(args, "force", &force, errp) &&
            engine_migrate_cancel(vm_engine(opaque), force, errp);
+}
+
+bool migrate_pause_command(void *opaque, json_t *args, json_t **ret_result, Error **errp)
+{
+    static const char *const names[] = {NULL};
+
+    (void)ret_result;
+    return qmp_args_only(args, names, errp) && engine_migrate_pause(vm_engine(opaque), errp);
+}
+
+bool migrate_recover_command(void *opaque, json_t *args, json_t **ret_result, Error **errp)
+{
+    static const char *const names[] = {"uri", NULL};
+    char to[256] = "";
+
+    (void)ret_result;
+    return qmp_args_only(args, names, errp) && qmp_arg_string(args, "uri", to, sizeof(to), errp) &&
+           engine_migrate_recover(vm_engine(opaque), to, errp);
 }

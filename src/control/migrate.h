@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * migrate, query-migrate, migrate_cancel, migrate-set-parameters, query-migrate-parameters: QMP's commands for a live migration; what QMP has not are more arguments of
+ * migrate, query-migrate, migrate_cancel, migrate-pause, migrate-recover, migrate-set-parameters,
+ * query-migrate-parameters: QMP's commands for a live migration; what QMP has not are more arguments of
  * migrate.
  */
 #ifndef CONTROL_MIGRATE_H
@@ -13,6 +14,8 @@
 bool migrate_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 bool migrate_query(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 bool migrate_cancel_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
+bool migrate_pause_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
+bool migrate_recover_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 bool migrate_set_parameters(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 bool migrate_query_parameters(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 

@@ -21,7 +21,7 @@ static bool with_machine(Vm *vm, bool (*fn)(Machine *m, Error **errp), Error **e
     bool ok;
 
     engine_status(vm_engine(vm), &s);
-    if (s.state == ENGINE_FENCED || s.state == ENGINE_MIGRATED) {
+    if (s.elsewhere) {
         error_setg(errp, "this side is %s: the guest runs on the other side; quit this process",
                    engine_state_name(s.state));
         return false;
@@ -117,6 +117,24 @@ static bool system_powerdown(void *opaque, json_t *args, json_t **ret, Error **e
     return qmp_args_only(args, no_args, errp) && with_machine(opaque, do_powerdown, errp);
 }
 
+/* What would be lost by it, or go on elsewhere, against the user's expectation. */
+static bool may_quit(const struct engine_status *s, Error **errp)
+{
+    if (s->role == ENGINE_PRIMARY && s->state == ENGINE_PROTECTED)
+        error_setg(errp,
+                   "the guest is protected and would go on at %s: `unprotect` first to end it, `swap` to "
+                   "hand it over, or quit with force",
+                   s->peer);
+    else if (s->elsewhere && (s->state == ENGINE_POSTCOPY || s->state == ENGINE_POSTCOPY_PAUSED))
+        error_setg(errp,
+                   "the guest runs at %s, and part of its memory is here only: it would be lost (quit with "
+                   "force)",
+                   s->peer);
+    else
+        return true;
+    return false;
+}
+
 static bool quit(void *opaque, json_t *args, json_t **ret, Error **errp)
 {
     static const char *const names[] = {"force", NULL};
@@ -127,14 +145,8 @@ static bool quit(void *opaque, json_t *args, json_t **ret, Error **errp)
     if (!qmp_args_only(args, names, errp) || !qmp_arg_bool(args, "force", &force, errp))
         return false;
     engine_status(vm_engine(opaque), &s);
-    if (!force && s.role == ENGINE_PRIMARY && s.state == ENGINE_PROTECTED) {
-        error_setg(errp,
-                   "the guest is protected and would go on at %s: `unprotect` first to end it, `swap` to "
-                   "hand it over, or "
-                   "quit with force",
-                   s.peer);
+    if (!force && !may_quit(&s, errp))
         return false;
-    }
     vm_quit(opaque);
     return true;
 }
@@ -192,6 +204,8 @@ const struct qmp_command qmp_commands[] = {
     {"migrate_cancel", migrate_cancel_command},
     {"migrate-set-parameters", migrate_set_parameters},
     {"query-migrate-parameters", migrate_query_parameters},
+    {"migrate-pause", migrate_pause_command},
+    {"migrate-recover", migrate_recover_command},
     {"perdure-listen", listen_command},
     {NULL, NULL},
 };

@@ -508,8 +508,7 @@ const char *vm_run_state(Vm *vm)
     vm_lock(vm);
     m = vm_machine(vm, NULL);
     if (m) /* FENCED: it stands still for good, whatever its own run state says */
-        state = machine_running(m) && s.state != ENGINE_FENCED && s.state != ENGINE_MIGRATED ? "running"
-                                                                                             : "paused";
+        state = machine_running(m) && !s.elsewhere ? "running" : "paused";
     vm_unlock(vm);
     return state;
 }
