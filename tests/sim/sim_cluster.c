@@ -20,6 +20,8 @@ static bool won_by(const struct sim_node *n, enum arbiter_side side)
 /* n runs the guest and nobody will stop it. */
 static bool will_go_on(const struct sim_node *n)
 {
+    if (sim_node_alive(n) && sim_node_lacks(n))
+        return false; /* not without the other side */
     if (cluster.manual && sim_node_alive(n) && sim_node_state(n) == ENGINE_ASKING)
         return false; /* perhaps: that is for the user to find out */
     if (sim_node_runs(n) && history_forked(sim_guest_cpu(sim_node_guest(n))->lineage))
@@ -34,6 +36,8 @@ static bool will_take_over(const struct sim_node *n, const struct sim_node *from
         return false;
     if (cluster.manual && sim_node_state(n) != ENGINE_PROMOTING)
         return user_would_vouch(n, from) && sim_now() >= cluster.loosely;
+    if (sim_node_lacks(n))
+        return false;
     if (sim_node_state(n) == ENGINE_ASKING)
         return true;
     if (sim_node_state(n) == ENGINE_PROMOTING) /* in a swap the arbiter may yet be out of reach */

@@ -15,6 +15,8 @@
 
 #define CONTENT_LOOSE 1 /* flags: any of the writes in flight, or the one before */
 #define CONTENT_WILD  2 /* nobody can tell */
+#define CONTENT_ENDED                                                                                        \
+    4 /* LOOSE, and one of them has ended: if another does, either may have been the later one */
 
 struct content {
     uint64_t *tags[SIM_DISKS_MAX];

@@ -3,6 +3,7 @@
 #include "sim_content.h"
 #include "sim_guest_ram.h"
 #include "sim_history.h"
+#include "sim_missing.h"
 
 #include "guest/ram_state.h"
 #include "net/output_buffer.h"
@@ -31,6 +32,11 @@ struct SimGuest {
     bool pausing;  /* the engine wants it to stand still */
     bool standing; /* and it does */
     bool quit;
+    MissingPages *missing; /* NULL: it has all of its memory */
+    struct {
+        struct sim_cpu cpu;
+        uint64_t lacks, sum; /* pages whose digest is not in the sum yet */
+    } origin;                /* the state that it was taken over in, checked once all of it has come */
     enum guest_request wish;
     unsigned fail_in;
     char fail_text[80];
@@ -194,6 +200,24 @@ bool sim_guest_runs(const SimGuest *g)
     return g->powered && !g->cpu.request;
 }
 
+bool sim_guest_lacks(const SimGuest *g)
+{
+    return g->missing && sim_missing_set(g->missing);
+}
+
+/* Lock held. Somebody has to wait for a page that the next step writes. */
+static bool must_wait(SimGuest *g)
+{
+    uint64_t needs;
+
+    if (!sim_guest_lacks(g))
+        return false;
+    needs = guest_ram_needs(&g->ram, (struct sim_rng){g->cpu.rng}) & sim_missing_set(g->missing);
+    if (needs)
+        sim_missing_touch(g->missing, (uint64_t)__builtin_ctzll(needs));
+    return needs;
+}
+
 static void guest_main(void *arg)
 {
     SimGuest *g = arg;
@@ -209,8 +233,10 @@ static void guest_main(void *arg)
             task_wait(&g->cond, &g->lock);
         } else if (clock_now() < next) {
             task_wait_until(&g->cond, &g->lock, next);
-        } else if (g->wish) {
+        } else if (g->wish && !sim_guest_lacks(g)) {
             ask(g);
+        } else if (must_wait(g)) {
+            task_wait(&g->cond, &g->lock);
         } else {
             step(g);
             next = clock_now() + step_ns / 2 + (int64_t)(sim_mix(g->cpu.step) % (uint64_t)step_ns);
@@ -234,6 +260,8 @@ static bool fails(SimGuest *g, const char *what, Error **errp)
 
 static void note_pause(SimGuest *g)
 {
+    if (sim_guest_lacks(g)) /* nobody goes on from here */
+        return;
     history_paused(g->cpu.lineage, g->cpu.step, digest(g));
     guest_disks_paused(g->disks, &g->cpu.disk, g->cpu.lineage, g->cpu.step);
 }
@@ -298,6 +326,100 @@ static bool guest_collect(Guest *gg, Staging *s, bool live, bool *ret_more, Erro
     return true;
 }
 
+static bool guest_take_changed(Guest *gg, uint64_t *map, Error **errp)
+{
+    SimGuest *g = of(gg);
+
+    if (!g->ram.tracking)
+        sim_fail("changes are taken without tracking");
+    if (fails(g, "take_changed", errp))
+        return false;
+    *map |= guest_ram_take_changed(&g->ram);
+    return true;
+}
+
+/* The whole state that it began with, now that all of it is here. */
+static void check_origin(SimGuest *g)
+{
+    struct sim_cpu c = g->origin.cpu;
+    uint32_t lineage = c.lineage;
+
+    if (!lineage || g->origin.lacks)
+        return;
+    c.lineage = 0;
+    history_check(lineage, c.step, sim_mix(g->origin.sum + sim_bytes_digest(&c, sizeof(c))));
+    g->origin.cpu.lineage = 0;
+}
+
+static void note_origin(SimGuest *g)
+{
+    g->origin.cpu = g->cpu;
+    g->origin.lacks = sim_missing_set(g->missing);
+    g->origin.sum = 0;
+    for (uint64_t p = 0; p < SIM_GUEST_PAGES; p++)
+        if (!(g->origin.lacks & UINT64_C(1) << p))
+            g->origin.sum += guest_ram_page_digest(&g->ram, p);
+}
+
+static void wake(SimGuest *g)
+{
+    task_lock(&g->lock);
+    task_broadcast(&g->cond);
+    task_unlock(&g->lock);
+}
+
+static void on_placed(void *opaque, uint64_t page)
+{
+    SimGuest *g = opaque;
+
+    if (g->origin.lacks & UINT64_C(1) << page)
+        g->origin.sum += guest_ram_page_digest(&g->ram, page);
+    g->origin.lacks &= ~(UINT64_C(1) << page);
+    check_origin(g);
+    wake(g);
+}
+
+static void on_abandoned(void *opaque)
+{
+    SimGuest *g = opaque;
+
+    if (g->powered)
+        sim_fail("a guest that runs goes on with zeroes for what it lacks");
+    wake(g);
+}
+
+static void on_missing_gone(void *opaque)
+{
+    SimGuest *g = opaque;
+
+    if (sim_guest_lacks(g) && sim_guest_runs(g) && !g->standing)
+        sim_fail("a guest that runs is not told that its memory will not come");
+    g->missing = NULL;
+}
+
+static MissingPages *guest_missing_new(Guest *gg, Error **errp)
+{
+    SimGuest *g = of(gg);
+
+    if (fails(g, "missing_new", errp))
+        return NULL;
+    g->missing = sim_missing_new(
+        g->ram.memory, &(struct sim_missing_watch){on_placed, on_abandoned, on_missing_gone, g}, errp);
+    return g->missing;
+}
+
+/* A takeover needs all of it. false: it will not come. */
+static bool await_memory(SimGuest *g)
+{
+    task_lock(&g->lock);
+    while (sim_guest_lacks(g)) {
+        sim_missing_touch(g->missing, (uint64_t)__builtin_ctzll(sim_missing_set(g->missing)));
+        task_wait(&g->cond, &g->lock);
+    }
+    task_unlock(&g->lock);
+    return !g->missing || !sim_missing_abandoned(g->missing);
+}
+
 static uint64_t guest_changed_pages(Guest *gg)
 {
     return guest_ram_changed(&of(gg)->ram);
@@ -312,9 +434,12 @@ static bool guest_reset(Guest *gg, Error **errp)
 {
     SimGuest *g = of(gg);
 
-    (void)errp;
     if (g->powered && !g->standing)
         sim_fail("a reset while the guest runs");
+    if (!await_memory(g)) {
+        error_setg(errp, "its memory does not come");
+        return false;
+    }
     if (!g->powered) /* at a takeover, before it */
         history_check(g->cpu.lineage, g->cpu.step, digest(g));
     if (g->cpu.request == GUEST_REQUEST_POWEROFF || g->cpu.request == GUEST_REQUEST_PANIC)
@@ -346,7 +471,12 @@ static bool guest_take_over(Guest *gg, Error **errp)
     (void)errp; /* it does not fail: nobody would be left to run the guest */
     if (g->powered)
         sim_fail("a running guest takes over");
-    g->cpu.lineage = history_take_over(from, g->cpu.step, digest(g));
+    if (sim_guest_lacks(g)) {
+        note_origin(g);
+        g->cpu.lineage = history_take_over_early(from, g->cpu.step);
+    } else {
+        g->cpu.lineage = history_take_over(from, g->cpu.step, digest(g));
+    }
     guest_disks_take_over(g->disks, &g->cpu.disk, from, g->cpu.step, g->cpu.lineage);
     sim_trace("takeover at step %llu: lineage %u", (unsigned long long)g->cpu.step, g->cpu.lineage);
     g->powered = true;
@@ -386,6 +516,8 @@ static const struct guest_ops ops = {
     .tracking_start = guest_tracking_start,
     .tracking_stop = guest_tracking_stop,
     .collect = guest_collect,
+    .take_changed = guest_take_changed,
+    .missing_new = guest_missing_new,
     .changed_pages = guest_changed_pages,
     .request = guest_request,
     .reset = guest_reset,

@@ -47,6 +47,8 @@ void sim_guest_boot(SimGuest *g, bool certain);
 /* The next steps make the guest ask for this. */
 void sim_guest_wish(SimGuest *g, enum guest_request what);
 const struct sim_cpu *sim_guest_cpu(const SimGuest *g);
+/* Part of its memory is at the source of its migration. */
+bool sim_guest_lacks(const SimGuest *g);
 /* May it run now, if nobody paused it? */
 bool sim_guest_runs(const SimGuest *g);
 /* The nth next call of an operation that can fail fails with this text. again: and the one after it, with

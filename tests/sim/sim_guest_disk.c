@@ -170,6 +170,19 @@ static void settle(struct guest_disks *d, const struct sim_slot *w, uint64_t n, 
     d->truth.flags[w->disk][n] = 0;
 }
 
+/* Others are still in the way. */
+static void end_covered(struct guest_disks *d, const struct sim_slot *w, uint64_t n, bool ok)
+{
+    uint8_t *flags = &d->truth.flags[w->disk][n];
+
+    if (!ok || *flags & CONTENT_ENDED)
+        *flags |= CONTENT_WILD;
+    else if (*flags & CONTENT_LOOSE)
+        *flags |= CONTENT_ENDED;
+    if (ok)
+        d->truth.tags[w->disk][n] = w->tag;
+}
+
 static void end_write(struct guest_disks *d, const struct sim_disk_state *s, const struct sim_slot *w,
                       bool ok)
 {
@@ -178,10 +191,8 @@ static void end_write(struct guest_disks *d, const struct sim_disk_state *s, con
             d->store->disks[w->disk]->doubtful[n]--;
         if (!is_covered(s, w->disk, n))
             settle(d, w, n, ok);
-        else if (ok)
-            d->truth.tags[w->disk][n] = w->tag;
         else
-            d->truth.flags[w->disk][n] |= CONTENT_WILD;
+            end_covered(d, w, n, ok);
     }
 }
 

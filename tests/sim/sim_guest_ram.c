@@ -55,24 +55,38 @@ static void fill_page(struct guest_ram *r, uint64_t page, struct sim_rng *rng, b
 
     for (size_t i = 0; i < PAGE_WORDS && !zero; i++)
         words[i] = sim_rng_next(rng);
-    write_page(r, page, 0, words, sizeof(words));
+    if (r)
+        write_page(r, page, 0, words, sizeof(words));
+}
+
+/* r NULL: tells which pages, and writes nothing. */
+static uint64_t write_some(struct guest_ram *r, uint64_t pages, struct sim_rng *rng)
+{
+    uint64_t n = 1 + sim_rng_below(rng, 3), which = 0;
+
+    if (sim_rng_one_in(rng, 20 * burst_one_in))
+        n = 2 * pages;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t page = 1 + sim_rng_below(rng, pages - 1), value = sim_rng_next(rng);
+
+        which |= UINT64_C(1) << page;
+        if (value % 32 < 2)
+            fill_page(r, page, rng, value % 32);
+        else if (r)
+            write_page(r, page, 8 * (value / 64 % PAGE_WORDS), &value, sizeof(value));
+    }
+    return which;
+}
+
+uint64_t guest_ram_needs(const struct guest_ram *r, struct sim_rng rng)
+{
+    return 1 | write_some(NULL, r->memory->page_count, &rng);
 }
 
 void guest_ram_step(struct guest_ram *r, struct sim_rng *rng, uint64_t step)
 {
-    uint64_t n = 1 + sim_rng_below(rng, 3);
-
-    if (sim_rng_one_in(rng, 20 * burst_one_in))
-        n = 2 * r->memory->page_count;
     write_page(r, 0, 0, &step, sizeof(step));
-    for (uint64_t i = 0; i < n; i++) {
-        uint64_t page = 1 + sim_rng_below(rng, r->memory->page_count - 1), value = sim_rng_next(rng);
-
-        if (value % 32 < 2)
-            fill_page(r, page, rng, value % 32);
-        else
-            write_page(r, page, 8 * (value / 64 % PAGE_WORDS), &value, sizeof(value));
-    }
+    write_some(r, r->memory->page_count, rng);
 }
 
 void guest_ram_note(struct guest_ram *r, uint32_t client, uint64_t value)
@@ -127,10 +141,25 @@ bool guest_ram_collect(struct guest_ram *r, Staging *s)
     return r->waiting;
 }
 
+uint64_t guest_ram_take_changed(struct guest_ram *r)
+{
+    uint64_t all;
+
+    harvest(r);
+    all = r->changed | r->waiting;
+    r->changed = r->waiting = 0;
+    return all;
+}
+
 uint64_t guest_ram_changed(struct guest_ram *r)
 {
     harvest(r);
     return (uint64_t)__builtin_popcountll(r->changed | r->waiting);
+}
+
+uint64_t guest_ram_page_digest(struct guest_ram *r, uint64_t page)
+{
+    return sim_mix(sim_bytes_digest(guest_memory_page_host(r->memory, page), GUEST_PAGE_SIZE) + page);
 }
 
 uint64_t guest_ram_digest(struct guest_ram *r)
@@ -138,6 +167,6 @@ uint64_t guest_ram_digest(struct guest_ram *r)
     uint64_t sum = 0;
 
     for (uint64_t p = 0; p < r->memory->page_count; p++)
-        sum += sim_mix(sim_bytes_digest(guest_memory_page_host(r->memory, p), GUEST_PAGE_SIZE) + p);
+        sum += guest_ram_page_digest(r, p);
     return sum;
 }

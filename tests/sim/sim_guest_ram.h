@@ -22,6 +22,8 @@ struct guest_ram {
 void guest_ram_init(uint64_t seed);
 bool guest_ram_new(struct guest_ram *r, uint64_t pages, Error **errp);
 void guest_ram_free(struct guest_ram *r);
+/* The pages that a step writes: one bit a page. */
+uint64_t guest_ram_needs(const struct guest_ram *r, struct sim_rng rng);
 /* One step's writes. */
 void guest_ram_step(struct guest_ram *r, struct sim_rng *rng, uint64_t step);
 /* Writes what a client's request left behind. */
@@ -31,8 +33,12 @@ bool guest_ram_clear(struct guest_ram *r, Error **errp);
 void guest_ram_track(struct guest_ram *r);
 /* True: more is waiting. */
 bool guest_ram_collect(struct guest_ram *r, Staging *s);
+/* All that collect would. */
+uint64_t guest_ram_take_changed(struct guest_ram *r);
 uint64_t guest_ram_changed(struct guest_ram *r);
+/* Of all of it: the sum of the pages' digests. */
 uint64_t guest_ram_digest(struct guest_ram *r);
+uint64_t guest_ram_page_digest(struct guest_ram *r, uint64_t page);
 uint64_t sim_bytes_digest(const void *p, size_t n);
 
 #endif

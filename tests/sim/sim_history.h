@@ -31,6 +31,8 @@ void history_paused(uint32_t lineage, uint64_t step, uint64_t digest);
 void history_check(uint32_t lineage, uint64_t step, uint64_t digest);
 /* A takeover from this state, checked: the new lineage. */
 uint32_t history_take_over(uint32_t lineage, uint64_t step, uint64_t digest);
+/* The same, where part of the state is still to come: history_check() follows. */
+uint32_t history_take_over_early(uint32_t lineage, uint64_t step);
 /* A power-on from the disks that this lineage left, which ran there to its end: the new lineage. Whatever of
  * the old one was not on them is forgotten; it must not be heard of any more. */
 uint32_t history_boot(uint32_t from);

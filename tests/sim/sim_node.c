@@ -52,6 +52,11 @@ void sim_node_init(uint64_t seed)
     migrate_params.downtime_ns = sim_rng_range(&rng, 1, 40) * NS_PER_MS;
     migrate_params.max_bandwidth =
         sim_rng_one_in(&rng, 3) ? (uint64_t)sim_rng_range(&rng, 64, 4096) << 10 : 0;
+    migrate_params.postcopy = sim_rng_one_in(&rng, 2);
+    if (migrate_params.postcopy) /* simulated links are quick */
+        migrate_params.downtime_ns = 0;
+    if (sim_rng_one_in(&rng, 3))
+        migrate_params.on_slow = ENGINE_SLOW_POSTCOPY;
 }
 
 bool sim_node_manual(void)
@@ -382,6 +387,8 @@ static bool run_command(struct command *c, Error **errp)
         return engine_migrate(e, &m, errp);
     case NODE_MIGRATE_CANCEL:
         return engine_migrate_cancel(e, false, errp);
+    case NODE_MIGRATE_RECOVER:
+        return engine_migrate_recover(e, NULL, errp);
     }
     return false;
 }
@@ -389,8 +396,8 @@ static bool run_command(struct command *c, Error **errp)
 static void command_main(void *arg)
 {
     static const char *const names[] = {
-        "protect", "check",   "unprotect",     "unprotect --force", "failover", "failover --peer-is-dead",
-        "swap",    "migrate", "migrate-cancel"};
+        "protect", "check",   "unprotect",      "unprotect --force", "failover", "failover --peer-is-dead",
+        "swap",    "migrate", "migrate-cancel", "migrate-recover"};
     struct command *c = arg;
     Error *err = NULL;
 
@@ -441,10 +448,29 @@ bool sim_node_finished(const struct sim_node *n)
                         (sim_node_state(n) == ENGINE_FENCED || sim_node_state(n) == ENGINE_MIGRATED));
 }
 
+static bool in_postcopy(const struct sim_node *n)
+{
+    return sim_node_role(n) == ENGINE_PRIMARY &&
+           (sim_node_state(n) == ENGINE_POSTCOPY || sim_node_state(n) == ENGINE_POSTCOPY_PAUSED);
+}
+
+bool sim_node_serves(const struct sim_node *n)
+{
+    return in_postcopy(n) && n->engine->serves;
+}
+
+bool sim_node_lacks(const struct sim_node *n)
+{
+    Guest *g = n->guest ? n->guest : n->made;
+
+    return g && (in_postcopy(n) || sim_node_state(n) == ENGINE_PROMOTING) && !sim_node_serves(n) &&
+           sim_guest_lacks((SimGuest *)g);
+}
+
 bool sim_node_runs(const struct sim_node *n)
 {
     return sim_node_alive(n) && n->guest && sim_node_role(n) == ENGINE_PRIMARY && !sim_node_finished(n) &&
-           sim_guest_runs((SimGuest *)n->guest);
+           !sim_node_serves(n) && sim_guest_runs((SimGuest *)n->guest);
 }
 
 uint64_t sim_node_generation(const struct sim_node *n)

@@ -40,7 +40,8 @@ enum node_command {
     NODE_FAILOVER_DEAD,
     NODE_SWAP,
     NODE_MIGRATE,
-    NODE_MIGRATE_CANCEL
+    NODE_MIGRATE_CANCEL,
+    NODE_MIGRATE_RECOVER
 };
 
 struct command {
@@ -91,6 +92,9 @@ enum engine_state sim_node_state(const struct sim_node *n);
 bool sim_node_finished(const struct sim_node *n);
 /* The guest executes here, or would if nobody paused it, and nobody denied it. */
 bool sim_node_runs(const struct sim_node *n);
+/* Postcopy: the guest runs elsewhere, and needs what is here / runs here, or is about to, and needs what is not. */
+bool sim_node_serves(const struct sim_node *n);
+bool sim_node_lacks(const struct sim_node *n);
 uint64_t sim_node_generation(const struct sim_node *n);
 const char *sim_node_pair(const struct sim_node *n);
 const char *sim_node_error(const struct sim_node *n);

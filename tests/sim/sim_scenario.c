@@ -336,7 +336,7 @@ static bool settled(void)
             continue;
         s = sim_node_state(n);
         if (s == ENGINE_ASKING || s == ENGINE_PROMOTING || s == ENGINE_SYNCING || s == ENGINE_MIGRATING ||
-            n->commands)
+            s == ENGINE_POSTCOPY || s == ENGINE_POSTCOPY_PAUSED || n->commands)
             return false;
     }
     return !cluster.expected || history_has_ended() || cluster_runner();

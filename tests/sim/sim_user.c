@@ -90,10 +90,38 @@ static void answer_backup(unsigned i, bool patient)
         sim_node_quit(n); /* to be a standby again some day; or its primary comes back to it */
 }
 
+/* Of a postcopy: where the guest runs, or what it needs. */
+static struct sim_node *other_half(const struct sim_node *n)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        struct sim_node *x = cluster.nodes[i];
+
+        if (x != n && sim_node_alive(x) && !strcmp(sim_node_pair(x), sim_node_pair(n)))
+            return x;
+    }
+    return NULL;
+}
+
+/* One half of a guest whose other half is gone for good. */
+static void end_half(struct sim_node *n)
+{
+    const struct sim_node *other = other_half(n);
+
+    if (!other || (sim_node_serves(n) ? !sim_node_lacks(other) && sim_node_state(other) != ENGINE_UNPROTECTED
+                                      : !sim_node_serves(other) && sim_node_state(other) != ENGINE_ASKING))
+        sim_node_quit(n);
+}
+
 static void answer_primary(struct sim_node *n, bool patient)
 {
+    const struct sim_node *other = other_half(n);
+
     if (other_may_run(n))
         return;
+    if (other && sim_node_lacks(other)) {
+        cluster_command(n, NODE_MIGRATE_RECOVER, 0);
+        return;
+    }
     if (history_forked(sim_guest_cpu(sim_node_guest(n))->lineage))
         sim_node_quit(n); /* the other side ran */
     else if (!patient)
@@ -129,8 +157,11 @@ void user_resolves(bool patient)
     for (unsigned i = 0; i < cluster.machines; i++) {
         struct sim_node *n = cluster.nodes[i];
 
-        if (!sim_node_alive(n) || n->commands || sim_host_state(n->host) != SIM_HOST_UP ||
-            sim_node_state(n) != ENGINE_ASKING)
+        if (!sim_node_alive(n) || n->commands || sim_host_state(n->host) != SIM_HOST_UP)
+            continue;
+        if (sim_node_state(n) == ENGINE_POSTCOPY_PAUSED)
+            end_half(n);
+        if (sim_node_state(n) != ENGINE_ASKING)
             continue;
         if (!cluster.manual)
             lose_patience(n);
