@@ -36,6 +36,19 @@ QEMUS = {
 }
 
 
+POSTCOPY_STRIDE = 7919  # else what the guest writes next is always there already: both push on behind what was asked for
+
+
+def percentile(buckets, width_ns, share):
+    """Of a histogram, in us: the middle of the bucket. 0: it is empty."""
+    left = sum(buckets) * share
+    for i, n in enumerate(buckets):
+        left -= n
+        if n and left <= 0:
+            return (i + 0.5) * width_ns / 1e3
+    return 0.0
+
+
 def steal_ticks():
     with open("/proc/stat") as f:
         return int(f.readline().split()[8])
@@ -69,15 +82,15 @@ class Guest:
     def control(self, **values):
         self.client("--control", ",".join("%s=%d" % v for v in values.items()))
 
-    def fill(self, mib, rate):
+    def fill(self, mib, rate, stride=1):
         """Writes to every page once, then to a window of them at the rate."""
         pages = mib * 256 - FIRST_PAGE - 1024
         self.control(rate=1000000, pages=pages, reset=1)
         while self.status()["pages_written"] < pages:
             time.sleep(0.1)
-        self.control(rate=rate, pages=min(20000, pages), reset=1)
+        self.control(rate=rate, pages=min(20000, pages), stride=stride, reset=1)
         time.sleep(0.5)
-        self.control(rate=rate, pages=min(20000, pages), reset=1)
+        self.control(rate=rate, pages=min(20000, pages), stride=stride, reset=1)
 
 
 class Bench:
@@ -88,16 +101,16 @@ class Bench:
     def cmdline(self):
         return "ip=%s quiet=1 rate=0 pages=1" % GUEST_IP
 
-    def perdure(self, pair, mib, rate):
+    def perdure(self, pair, mib, rate, postcopy=False):
         a, b = pair.a, pair.b
         a.run("builtin:dirty", self.cmdline(), memory="%dM" % mib)
         a.wait_state("UNPROTECTED")
         b.standby(key=None)
         guest, ballast = Guest(self, pair), Ballast(mib + 128)
-        guest.fill(mib, rate)
+        guest.fill(mib, rate, POSTCOPY_STRIDE if postcopy else 1)
         qmp = Qmp(a)
         ballast.drop()
-        qmp.execute("migrate", uri=b.address, insecure=True, **{"timeout-us": 5000000})
+        qmp.execute("migrate", uri=b.address, insecure=True, postcopy=postcopy, **{"timeout-us": 5000000, "downtime-us": 1000 if postcopy else 20000})
         m = self.await_end(qmp)
         qmp.close()
         return self.result(guest, m, m["total-time"], m["downtime-us"] / 1e3)
@@ -123,19 +136,25 @@ class Bench:
             time.sleep(0.02)
         return Qmp(host, path=path)
 
-    def qemu(self, pair, mib, rate, parameters):
+    def qemu(self, pair, mib, rate, parameters, postcopy=False):
         source = self.start_qemu(pair, pair.a, mib)
         destination = self.start_qemu(pair, pair.b, mib, "-incoming", "defer")
         for qmp in source, destination:
             if "multifd-channels" in parameters:
                 qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "multifd", "state": True}])
+            if postcopy:
+                qmp.execute("migrate-set-capabilities", capabilities=[{"capability": c, "state": True} for c in ("postcopy-ram", "postcopy-preempt")])
             if parameters:
                 qmp.execute("migrate-set-parameters", **dict(parameters, **{"max-bandwidth": UNLIMITED}))
         guest, ballast = Guest(self, pair), Ballast(mib + 128)
-        guest.fill(mib, rate)
+        guest.fill(mib, rate, POSTCOPY_STRIDE if postcopy else 1)
         ballast.drop()
         destination.execute("migrate-incoming", uri="tcp:%s:%d" % (pair.b.link, PORT))
         source.execute("migrate", uri="tcp:%s:%d" % (pair.b.link, PORT))
+        if postcopy:
+            while source.execute("query-migrate").get("ram", {}).get("dirty-sync-count", 0) < 2:
+                time.sleep(0.002)
+            source.execute("migrate-start-postcopy")
         m = self.await_end(source)
         result = self.result(guest, m, m["total-time"], m["downtime"])
         source.close()
@@ -148,7 +167,9 @@ class Bench:
         if status["errors"]:
             sys.exit("bench migrate: the guest found an error: %s" % status)
         return {"gap": status["gap_max_us"] / 1e3, "sum": status["gap_sum_us"] / 1e3, "total": total, "said": downtime,
-                "bytes": m["ram"]["transferred"] / 1e6}
+                "bytes": m["ram"]["transferred"] / 1e6, "faults": sum(status["slow_writes"]),
+                "fault50": percentile(status["slow_writes"], status["slow_writes_ns"], 0.5),
+                "fault99": percentile(status["slow_writes"], status["slow_writes_ns"], 0.99)}
 
     def clean(self, measure):
         seen = []
@@ -165,6 +186,9 @@ class Bench:
     def row(self, mib, rate, rounds):
         monitors = [("perdure", lambda pair: self.perdure(pair, mib, rate))]
         monitors += [(name, lambda pair, p=p: self.qemu(pair, mib, rate, p)) for name, p in QEMUS.items()]
+        if rate:
+            monitors += [("perdure-postcopy", lambda pair: self.perdure(pair, mib, rate, True)),
+                         ("qemu-postcopy", lambda pair: self.qemu(pair, mib, rate, {"downtime-limit": 5}, True))]
         seen = {name: [] for name, _ in monitors}
         for i in range(rounds):
             turn = i % len(monitors)
@@ -180,9 +204,10 @@ def spread(results, key):
 
 def show(mib, rate, seen):
     for name, results in seen.items():
-        print("%5d %6d %-14s | %-26s | %-26s | %8.1f | %8.1f | %d" % (
+        faults = "%3.0f %3.0f (%.0f)" % tuple(statistics.median(r[k] for r in results) for k in ("fault50", "fault99", "faults"))
+        print("%5d %6d %-16s | %-26s | %-26s | %8.1f | %8.1f | %-14s | %d" % (
             mib, rate, name, spread(results, "gap"), spread(results, "total"), statistics.median(r["said"] for r in results),
-            statistics.median(r["bytes"] for r in results), max(r["steal"] for r in results)), flush=True)
+            statistics.median(r["bytes"] for r in results), faults if "postcopy" in name else "", max(r["steal"] for r in results)), flush=True)
 
 
 def median(seen, names, key):
@@ -196,7 +221,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     bench = Bench(os.path.abspath(options.build))
-    print("%5s %6s %-14s | %-26s | %-26s | %8s | %8s | %s" % ("MiB", "pages/s", "monitor", "guest's worst gap ms", "total ms", "it said", "MB sent", "steal"))
+    print("%5s %6s %-16s | %-26s | %-26s | %8s | %8s | %-14s | %s" % ("MiB", "pages/s", "monitor", "guest's worst gap ms", "total ms", "it said", "MB sent",
+                                                                     "fault us 50 99", "steal"))
     for mib in (1024,) if options.quick else (256, 1024):
         for rate in (10000,) if options.quick else (0, 10000, 50000):
             rows = bench.row(mib, rate, options.rounds)
@@ -205,9 +231,9 @@ def main():
                 closing = rows
     print("%d measurements thrown away for steal above %d ticks" % (bench.discarded, STEAL_MAX))
     tuned = [name for name in QEMUS if name != "qemu"]
-    print("bench migrate: downtime_ms=%.1f qemu_default_downtime_ms=%.1f qemu_best_downtime_ms=%.1f total_ms=%.0f qemu_best_total_ms=%.0f" % (
+    print("bench migrate: downtime_ms=%.1f qemu_default_downtime_ms=%.1f qemu_best_downtime_ms=%.1f total_ms=%.0f qemu_best_total_ms=%.0f fault_us_p50=%.0f" % (
         median(closing, ["perdure"], "gap"), median(closing, ["qemu"], "gap"), median(closing, tuned, "gap"), median(closing, ["perdure"], "total"),
-        median(closing, list(QEMUS), "total")))
+        median(closing, list(QEMUS), "total"), median(closing, ["perdure-postcopy"], "fault50")))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ static void reset_counters(uint64_t now)
     d->gaps = d->gap_sum_ns = d->gap_max_ns = d->pages_written = 0;
     memset((void *)d->histogram, 0, sizeof(d->histogram));
     memset((void *)d->largest, 0, sizeof(d->largest));
+    memset((void *)d->slow_writes, 0, sizeof(d->slow_writes));
     d->since_ns = ns_of_ticks(now - boot);
 }
 
@@ -49,6 +50,8 @@ static void take_control(uint64_t now)
     next_write = now;
     if (status.control.pages == 0)
         status.control.pages = 1;
+    if (status.control.stride == 0)
+        status.control.stride = 1;
     if (status.control.reset)
         reset_counters(now);
     if (status.control.print)
@@ -74,6 +77,16 @@ static void note_gap(uint64_t now, uint64_t ns)
     }
 }
 
+static void write_page(void)
+{
+    uint64_t before = rdtsc(), bucket;
+
+    *(volatile uint64_t *)(start + page * GUEST_PAGE + written % 512 * 8) = written;
+    bucket = ns_of_ticks(rdtsc() - before) / GUEST_WRITE_BUCKET_NS;
+    if (bucket >= GUEST_WRITE_FROM)
+        status.dirty.slow_writes[bucket < GUEST_WRITE_BUCKETS ? bucket : GUEST_WRITE_BUCKETS - 1]++;
+}
+
 /* Writes what is due. After a long gap it does not make up for more than a tenth of a second: that would
  * measure the burst. */
 static void write_pages(uint64_t now)
@@ -84,8 +97,8 @@ static void write_pages(uint64_t now)
         next_write = now;
     for (unsigned i = 0; i < 64 && (int64_t)(now - next_write) >= 0; i++) {
         written++;
-        *(volatile uint64_t *)(start + page * GUEST_PAGE + written % 512 * 8) = written;
-        page = page + 1 < status.control.pages ? page + 1 : 0;
+        write_page();
+        page = (page + status.control.stride) % status.control.pages;
         status.dirty.pages_written++;
         next_write += interval;
     }

@@ -127,6 +127,10 @@ struct guest_gap {
     uint64_t length_ns;
 };
 
+#define GUEST_WRITE_BUCKETS   48
+#define GUEST_WRITE_BUCKET_NS 4096
+#define GUEST_WRITE_FROM      3 /* a page that is here, and was not yet written to since, takes less */
+
 /* Gaps of the guest's own time: between two turns of its loop, histogram by floor(log2(ns)). */
 struct guest_dirty_status {
     uint64_t pages_written;
@@ -135,6 +139,9 @@ struct guest_dirty_status {
     uint64_t since_ns; /* when the histogram was last cleared, since boot */
     uint64_t now_ns;
     uint64_t histogram[GUEST_GAP_BUCKETS];
+    /* Writes to a page that took long, by GUEST_WRITE_BUCKET_NS; the last bucket has all that took longer. Those of the
+     * first GUEST_WRITE_FROM buckets are not counted. */
+    uint32_t slow_writes[GUEST_WRITE_BUCKETS];
     struct guest_gap largest[GUEST_GAP_LARGEST]; /* in no order */
 };
 
@@ -178,6 +185,7 @@ struct guest_control {
     uint64_t sequence; /* change it last: the other fields take effect when it differs from the one before */
     uint64_t rate;     /* pages a second; 0: none */
     uint64_t pages;    /* window */
+    uint64_t stride;   /* pages from one to the next; 0: 1 */
     uint32_t reset;    /* 1: clear histogram and counters */
     uint32_t print;    /* 1: print the status on the console */
 };

@@ -108,6 +108,7 @@ static void take_control(const void *from, size_t n)
     memcpy(&c, from, sizeof(c));
     status.control.rate = c.rate;
     status.control.pages = c.pages;
+    status.control.stride = c.stride;
     status.control.reset = c.reset;
     status.control.print = c.print;
     status.control.sequence = status.control.sequence + 1;

@@ -243,6 +243,14 @@ static int summary(struct client *c)
                : 1;
 }
 
+static void print_slow_writes(const struct guest_dirty_status *d)
+{
+    printf(",\"slow_writes_ns\":%u,\"slow_writes\":[", GUEST_WRITE_BUCKET_NS);
+    for (int i = 0; i < GUEST_WRITE_BUCKETS; i++)
+        printf("%s%" PRIu32, i ? "," : "", d->slow_writes[i]);
+    printf("]");
+}
+
 static void print_status(const struct guest_status *s)
 {
     printf("{\"name\":\"%.16s\",\"boot_id\":\"%016" PRIx64 "\",\"tsc_khz\":%" PRIu64
@@ -258,6 +266,8 @@ static void print_status(const struct guest_status *s)
                ",\"gap_max_us\":%" PRIu64 ",\"since_ms\":%" PRIu64,
                s->dirty.pages_written, s->dirty.gaps, s->dirty.gap_sum_ns / 1000, s->dirty.gap_max_ns / 1000,
                (s->dirty.now_ns - s->dirty.since_ns) / 1000000);
+    if (!strcmp(s->name, "dirty"))
+        print_slow_writes(&s->dirty);
     if (!strcmp(s->name, "irq"))
         printf(",\"sectors\":%" PRIu64 ",\"masked\":%" PRIu64 ",\"halts\":%" PRIu64 ",\"slow\":%" PRIu64,
                s->irq.sectors, s->irq.masked, s->irq.halts, s->irq.slow);
@@ -307,14 +317,14 @@ static void usage(FILE *to)
           "                    [--resend-ms 50] [--timeline] [--allow-reboots]\n"
           "       count_client --address IP [--wait-ms 2000] OP\n"
           "OP: --status | --print TEXT | --poweroff | --reset | --reset-keyboard | --triple-fault | --panic\n"
-          "    --control rate=N,pages=N,reset=0|1,print=0|1 (the dirty guest)\n"
+          "    --control rate=N,pages=N,stride=N,reset=0|1,print=0|1 (the dirty guest)\n"
           "Ends with one line of JSON; exit 0: everything that was acknowledged is there, once.\n",
           to);
 }
 
 static bool parse_control(char *text, struct guest_control *c)
 {
-    char *const names[] = {"rate", "pages", "reset", "print", NULL};
+    char *const names[] = {"rate", "pages", "reset", "print", "stride", NULL};
     char *value;
 
     while (*text) {
@@ -330,6 +340,8 @@ static bool parse_control(char *text, struct guest_control *c)
             c->reset = (uint32_t)v;
         if (i == 3)
             c->print = (uint32_t)v;
+        if (i == 4)
+            c->stride = v;
     }
     return true;
 }
