@@ -22,7 +22,7 @@ Q       := $(if $(V),,@)
 LIB_LAYERS  := base stream registry guest block net engine
 PROG_LAYERS := device machine control cli
 
-PACKAGES := jansson gnutls liburing
+PACKAGES := jansson gnutls liburing liblz4
 PROG_PACKAGES := ncursesw # of the program alone
 CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wvla -Wimplicit-fallthrough -Wstrict-prototypes -Wmissing-prototypes -Werror \

@@ -13,7 +13,7 @@
 #define ARBITER_NS  (12 * NS_PER_S)
 
 struct migrate_options {
-    char name[64], to[256], arbiter[1100], psk[1024], on_slow[16];
+    char name[64], to[256], arbiter[1100], psk[1024], on_slow[16], compress[8];
     int64_t downtime, deadline, max_bandwidth; /* negative, and on_slow "": as it was told before */
     int64_t timeout;
     bool insecure, no_wait, postcopy;
@@ -41,9 +41,9 @@ static void add_how(json_t *args, const struct migrate_options *o)
 
 static json_t *arguments(const struct migrate_options *o)
 {
-    json_t *args = json_pack("{s:s, s:I, s:s, s:b, s:b}", "uri", o->to, "timeout-us",
+    json_t *args = json_pack("{s:s, s:I, s:s, s:b, s:b, s:s}", "uri", o->to, "timeout-us",
                              (json_int_t)(o->timeout / NS_PER_US), "arbiter", o->arbiter, "insecure",
-                             o->insecure, "postcopy", o->postcopy);
+                             o->insecure, "postcopy", o->postcopy, "compress", o->compress);
 
     add_how(args, o);
     if (o->psk[0])
@@ -182,7 +182,7 @@ static bool migrate(const struct migrate_options *o, Error **errp)
 
 int cmd_migrate(int argc, char **argv)
 {
-    struct migrate_options o = {.arbiter = "manual", NOTHING_SAID, .timeout = NS_PER_S};
+    struct migrate_options o = {.arbiter = "manual", .compress = "auto", NOTHING_SAID, .timeout = NS_PER_S};
     const struct option_spec specs[] = {
         {"NAME", NULL, OPTION_STRING, o.name, sizeof(o.name), "the running machine"},
         {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to), "where perdure standby listens (required)"},
@@ -193,6 +193,8 @@ int cmd_migrate(int argc, char **argv)
         {"on-slow", "WHAT", OPTION_STRING, o.on_slow, sizeof(o.on_slow), ON_SLOW_HELP},
         {"postcopy", NULL, OPTION_FLAG, &o.postcopy, 0,
          "send all memory once; then the guest runs there, and the rest follows"},
+        {"compress", "WHAT", OPTION_STRING, o.compress, sizeof(o.compress),
+         "pack pages (LZ4): auto, when the link is slow; on; off (auto)"},
         {"timeout", "TIME", OPTION_DURATION, &o.timeout, 0, "silence of the peer that counts (1s)"},
         {"arbiter", "KIND", OPTION_STRING, o.arbiter, sizeof(o.arbiter),
          "who decides when the link breaks at the switch: manual, file:DIR, command:PATH (manual)"},

@@ -33,6 +33,24 @@ static bool parse_on_slow(json_t *args, int *ret, Error **errp)
     return !word[0];
 }
 
+static bool parse_packing(json_t *args, enum engine_packing *ret, Error **errp)
+{
+    static const char *const words[] = {"auto", "on", "off"}; /* by enum engine_packing */
+    char word[8] = "";
+
+    if (!qmp_arg_string(args, "compress", word, sizeof(word), errp))
+        return false;
+    for (int i = 0; word[0] && i < 3; i++) {
+        if (strcmp(word, words[i]))
+            continue;
+        *ret = (enum engine_packing)i;
+        return true;
+    }
+    if (word[0])
+        error_setg(errp, "argument 'compress' is auto, on or off, not '%s'", word);
+    return !word[0];
+}
+
 /* QMP's own name for it, in ms. */
 static bool parse_downtime_limit(json_t *args, int64_t *downtime_us, Error **errp)
 {
@@ -75,9 +93,9 @@ static bool parse_timeout(json_t *args, int64_t *ret_ns, Error **errp)
 
 static bool parse(Vm *vm, json_t *args, struct migrate_args *a, Error **errp)
 {
-    static const char *const names[] = {"uri",     "downtime-us", "downtime-limit", "deadline-us",
-                                        "on-slow", "timeout-us",  "max-bandwidth",  "arbiter",
-                                        "psk",     "insecure",    "postcopy",       NULL};
+    static const char *const names[] = {
+        "uri",     "downtime-us", "downtime-limit", "deadline-us", "on-slow",  "timeout-us", "max-bandwidth",
+        "arbiter", "psk",         "insecure",       "postcopy",    "compress", NULL};
     struct engine_migrate_change change = ENGINE_MIGRATE_NO_CHANGE;
     struct engine_migrate_params *p = &a->params;
 
@@ -89,7 +107,7 @@ static bool parse(Vm *vm, json_t *args, struct migrate_args *a, Error **errp)
         !qmp_arg_string(args, "arbiter", p->arbiter, sizeof(p->arbiter), errp) ||
         !qmp_arg_string(args, "psk", a->psk, sizeof(a->psk), errp) ||
         !qmp_arg_bool(args, "insecure", &a->insecure, errp) ||
-        !qmp_arg_bool(args, "postcopy", &p->postcopy, errp))
+        !qmp_arg_bool(args, "postcopy", &p->postcopy, errp) || !parse_packing(args, &p->packing, errp))
         return false;
     engine_migrate_params_change(p, &change);
     if (!p->to[0])
@@ -188,7 +206,8 @@ bool migrate_query(void *opaque, json_t *args, json_t **ret_result, Error **errp
             : m->outcome == ENGINE_MIGRATION_ACTIVE && s.state != ENGINE_ASKING ? clock_now()
                                                                                 : m->looked;
     *ret_result = json_pack(
-        "{s:s, s:I, s:I, s:o, s:I, s:i, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:o, s:o, s:o, s:o}, s:I, s:I, "
+        "{s:s, s:I, s:I, s:o, s:I, s:i, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:b}, s:{s:o, s:o, s:o, s:o}, s:I, "
+        "s:I, "
         "s:s}",
         "status", migrate_status_name(&s), "total-time",
         (json_int_t)(m->began && until > m->began ? (until - m->began) / NS_PER_MS : 0), "downtime",
@@ -196,9 +215,10 @@ bool migrate_query(void *opaque, json_t *args, json_t **ret_result, Error **errp
         (json_int_t)(m->expected_ns / NS_PER_MS), "cpu-throttle-percentage", (int)m->throttle, "ram",
         "transferred", (json_int_t)m->bytes_sent, "remaining", (json_int_t)m->bytes_left, "passes",
         (json_int_t)m->passes, "bandwidth", (json_int_t)m->bandwidth, "dirty-rate", (json_int_t)m->dirty_rate,
-        "postcopy-requests", (json_int_t)m->asked, "downtime-parts-us", "pause", in_us(m->pause_ns), "send",
-        in_us(m->send_ns), "load", in_us(m->load_ns), "start", in_us(m->start_ns), "disk-remaining",
-        (json_int_t)s.sync_bytes_left, "recoveries", (json_int_t)m->resumed, "error-desc", error_of(&s));
+        "postcopy-requests", (json_int_t)m->asked, "compressing", (int)m->packs, "downtime-parts-us", "pause",
+        in_us(m->pause_ns), "send", in_us(m->send_ns), "load", in_us(m->load_ns), "start", in_us(m->start_ns),
+        "disk-remaining", (json_int_t)s.sync_bytes_left, "recoveries", (json_int_t)m->resumed, "error-desc",
+        error_of(&s));
     return true;
 }
 

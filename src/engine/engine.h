@@ -107,11 +107,19 @@ enum engine_on_slow {
     ENGINE_SLOW_POSTCOPY, /* it runs there at once, and fetches what it needs from here */
 };
 
+/* Are pages packed (LZ4)? */
+enum engine_packing {
+    ENGINE_PACK_AUTO, /* when the link is what is waited for, and slower than packing */
+    ENGINE_PACK_ON,
+    ENGINE_PACK_OFF,
+};
+
 struct engine_migrate_params {
     char to[256];        /* where the destination listens, as a standby */
     int64_t downtime_ns; /* 20 ms: so long may the guest stand still */
     int64_t deadline_ns; /* the whole; 0: as long as it takes */
     enum engine_on_slow on_slow;
+    enum engine_packing packing;
     bool postcopy;          /* as with SLOW_POSTCOPY, once all memory was sent one time */
     uint64_t max_bandwidth; /* bytes a second, while the guest runs here; 0: what the link carries */
     int64_t timeout_ns;     /* 1 s: silence that counts */
@@ -195,6 +203,7 @@ struct engine_migration {
     uint64_t bytes_sent, bytes_left; /* left: memory that the destination has not */
     uint64_t passes, bandwidth;      /* bytes a second */
     uint64_t dirty_rate;             /* the same: what the guest changed, in the last pass */
+    bool packs;                      /* at the moment */
     unsigned throttle;               /* percent of the time that the guest stands still, to write less */
     int64_t expected_ns;             /* of downtime, were it now */
     uint64_t asked;                  /* postcopy: pages that somebody over there waited for */
@@ -219,7 +228,7 @@ struct engine_status {
     struct engine_summary pause_us, dirty_pages, ack_us, output_held_us;
     uint64_t bytes_per_epoch; /* mean of the last 1024 epochs */
     uint64_t epochs, staging_full, verified;
-    uint64_t pages[3];                          /* zero, delta, full */
+    uint64_t pages[4];                          /* zero, delta, full, packed (of epochs: none) */
     uint64_t sync_pages_left;                   /* the first sync: pages of RAM */
     uint64_t sync_bytes_left, sync_bytes_total; /* and bytes of disks to look at */
     uint64_t sync_bytes_per_s;                  /* so far */

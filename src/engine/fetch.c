@@ -181,6 +181,18 @@ bool fetch_runs(struct backup *b)
     return b->fetch.missing && look(b).runs;
 }
 
+/* The link's end wakes it, too, unless it came just before: so not for long. */
+static struct outcome wait_for_change(struct backup *b)
+{
+    Engine *e = b->e;
+
+    task_lock(&e->lock);
+    if (!b->fetch.runs && !b->fetch.over)
+        task_wait_until(&e->changed, &e->lock, clock_now() + WAIT);
+    task_unlock(&e->lock);
+    return look(b);
+}
+
 bool fetch_run(struct backup *b, Error **errp)
 {
     struct outcome o = {0};
@@ -191,10 +203,8 @@ bool fetch_run(struct backup *b, Error **errp)
     b->fetch.starter = task_start("take-over", start_run, b, errp);
     if (!b->fetch.starter)
         return false;
-    while (!o.runs && !o.over && !link_is_down(&b->s->link)) {
-        task_sleep_until(clock_now() + LOOK / 8);
-        o = look(b);
-    }
+    while (!o.runs && !o.over && !link_is_down(&b->s->link))
+        o = wait_for_change(b);
     if (o.over && !o.runs && b->fetch.failure) {
         error_propagate(errp, b->fetch.failure);
         b->fetch.failure = NULL;

@@ -178,12 +178,15 @@ static bool push(struct primary *p, Error **errp)
     int status = 0;
 
     while (!status) {
+        struct part part = precopy_begin_part(p);
+
         if (!may_push(p))
             return false;
         primary_limit_send(p);
         status = perdure_savevm_iterate(p->s->out, true, errp);
         if (status < 0 || !perdure_stream_flush(p->s->out, errp))
             return false;
+        precopy_end_part(p, &part);
         tell_left(p);
     }
     return true;

@@ -23,6 +23,7 @@ static void tell(struct primary *p, uint64_t left)
     m->bytes_left = left;
     m->bandwidth = converge_bandwidth(c);
     m->throttle = p->throttled;
+    m->packs = packing_is_on(&p->packing);
     m->expected_ns = converge_expected(c, left);
     m->looked = clock_now();
     p->e->figures.sync_pages_left = left / GUEST_PAGE_SIZE;
@@ -57,7 +58,11 @@ static bool begin(struct primary *p, Error **errp)
     p->saving = true; /* also after a failure: some may be set up */
     ram_state_set_live(p->g, true);
     primary_limit_send(p);
-    return perdure_savevm_setup(p->s->out, errp);
+    if (!perdure_savevm_setup(p->s->out, errp))
+        return false;
+    p->packing.how = p->s->migrate.packing;
+    ram_state_set_packing(p->g, packing_is_on(&p->packing));
+    return true;
 }
 
 static int64_t deadline(struct primary *p)
@@ -121,11 +126,25 @@ bool precopy_may_send(struct primary *p, Error **errp)
     return primary_feed(p, 1, &p->crc, errp) && replication_get_error_all(errp);
 }
 
+struct part precopy_begin_part(struct primary *p)
+{
+    return (struct part){perdure_stream_bytes(p->s->out), clock_now(), vmstream_waited(p->s->out)};
+}
+
+void precopy_end_part(struct primary *p, const struct part *part)
+{
+    uint64_t bytes = perdure_stream_bytes(p->s->out) - part->bytes;
+    int64_t ns = clock_now() - part->began;
+
+    converge_sent(&p->converge, bytes, ns);
+    packing_sent(&p->packing, bytes, ns, vmstream_waited(p->s->out) - part->waited);
+    ram_state_set_packing(p->g, packing_is_on(&p->packing));
+}
+
 /* *ret_over: that was the end of a pass. */
 static bool send_part(struct primary *p, bool *ret_over, Error **errp)
 {
-    uint64_t bytes = perdure_stream_bytes(p->s->out);
-    int64_t began = clock_now();
+    struct part part = precopy_begin_part(p);
     int status;
 
     if (!precopy_may_send(p, errp))
@@ -133,7 +152,7 @@ static bool send_part(struct primary *p, bool *ret_over, Error **errp)
     status = perdure_savevm_iterate(p->s->out, false, errp);
     if (status < 0 || !perdure_stream_flush(p->s->out, errp))
         return false;
-    converge_sent(&p->converge, perdure_stream_bytes(p->s->out) - bytes, clock_now() - began);
+    precopy_end_part(p, &part);
     *ret_over = status;
     return true;
 }

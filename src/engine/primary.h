@@ -8,6 +8,7 @@
 #define ENGINE_PRIMARY_H
 
 #include "engine/converge.h"
+#include "engine/packing.h"
 #include "engine/pace.h"
 #include "engine/session.h"
 #include "guest/page_codec.h"
@@ -30,6 +31,7 @@ struct primary {
     int64_t send_until;         /* the guest stands still: when all must be sent; else 0 */
     int64_t last_start;         /* of the running epoch: when the guest was resumed */
     struct converge converge;   /* of a migration */
+    struct packing packing;     /* the same */
     struct pace pace;           /* the same */
     uint64_t paced;             /* bytes of the stream that pace has seen */
     unsigned throttled;         /* percent; of a migration that could not keep up */
@@ -105,6 +107,13 @@ void primary_migrate(struct primary *p, Error **errp);
 bool primary_pace(struct primary *p, Error **errp);
 /* What the user, the guest, the disks and the link say before each part. */
 bool precopy_may_send(struct primary *p, Error **errp);
+/* Of each part, before it and after: how fast does the link take it? */
+struct part {
+    uint64_t bytes;
+    int64_t began, waited;
+};
+struct part precopy_begin_part(struct primary *p);
+void precopy_end_part(struct primary *p, const struct part *part);
 /* It was moved, and this side has served its time. */
 void precopy_end(struct primary *p);
 

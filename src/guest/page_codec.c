@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <lz4.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,11 +15,20 @@
 #define LINES (GUEST_PAGE_SIZE / LINE)
 /* A delta of more lines than this saves less than it costs to take apart. */
 #define DELTA_LINES_MAX 56
+/* Packed to more than this it is not worth the work at the other side. */
+#define PACKED_MAX (GUEST_PAGE_SIZE - GUEST_PAGE_SIZE / 8)
+/* So many pages in a row that did not pack: the next are not tried, first one, then twice as many each time. */
+#define MISSES_MAX 8
+#define SKIP_MAX   256
 
 struct PageEncoder {
     uint64_t page_count;
     uint8_t *shadow; /* NULL: no deltas. Page by page what the other side holds */
     uint64_t *used;  /* pages of the shadow that were written; the others are zero, and not looked at */
+    bool packing;
+    unsigned misses, skip,
+        skips; /* pages that did not pack, in a row; not to be tried; as many the next time */
+    char packed[PACKED_MAX];
 };
 
 static const uint8_t zero_page[GUEST_PAGE_SIZE] __attribute__((aligned(GUEST_PAGE_SIZE)));
@@ -82,6 +92,38 @@ void page_encoder_reset(PageEncoder *e)
     memset(e->used, 0, bitmap_bytes(e->page_count));
 }
 
+void page_encoder_set_packing(PageEncoder *e, bool on)
+{
+    if (on && !e->packing)
+        e->misses = e->skip = e->skips = 0;
+    e->packing = on;
+}
+
+static void note_miss(PageEncoder *e)
+{
+    if (++e->misses < MISSES_MAX)
+        return;
+    e->skips = e->skips ? e->skips * 2 : 1;
+    if (e->skips > SKIP_MAX)
+        e->skips = SKIP_MAX;
+    e->skip = e->skips;
+}
+
+/* The bytes in e->packed; 0: it stays as it is. */
+static int pack(PageEncoder *e, const uint8_t *data)
+{
+    int size;
+
+    if (!e->packing || (e->skip && e->skip--))
+        return 0;
+    size = LZ4_compress_default((const char *)data, e->packed, GUEST_PAGE_SIZE, sizeof(e->packed));
+    if (size > 0)
+        e->misses = e->skips = 0;
+    else
+        note_miss(e);
+    return size > 0 ? size : 0;
+}
+
 static void put_head(VMStream *f, uint64_t page, enum page_kind kind)
 {
     perdure_stream_put_u64(f, page << 2 | kind);
@@ -92,6 +134,12 @@ static void put_delta(VMStream *f, uint64_t mask, const uint8_t *data)
     perdure_stream_put_u64(f, mask);
     for (; mask; mask &= mask - 1)
         perdure_stream_put_buffer(f, data + __builtin_ctzll(mask) * LINE, LINE);
+}
+
+static void put_packed(VMStream *f, const void *data, int size)
+{
+    perdure_stream_put_u16(f, (uint16_t)size);
+    perdure_stream_put_buffer(f, data, (size_t)size);
 }
 
 static void update_shadow(uint8_t *shadow, uint64_t mask, const uint8_t *data)
@@ -107,6 +155,7 @@ enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uin
     uint8_t *shadow = e->shadow ? e->shadow + page * GUEST_PAGE_SIZE : NULL;
     uint64_t mask = UINT64_MAX;
     enum page_kind kind = PAGE_FULL;
+    int packed = 0;
 
     /* Not the shadow's own zeroes: to read them would cost a page fault, and the write after it another. */
     if (shadow)
@@ -118,12 +167,16 @@ enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uin
     /* A page that was written and is as before: one line says so, since every page that changed is named. */
     else if (!mask)
         kind = PAGE_DELTA, mask = 1;
+    else if ((packed = pack(e, data)))
+        kind = PAGE_PACKED;
 
     put_head(f, page, kind);
     if (kind == PAGE_DELTA)
         put_delta(f, mask, data);
     else if (kind == PAGE_FULL)
         perdure_stream_put_buffer(f, data, GUEST_PAGE_SIZE);
+    else if (kind == PAGE_PACKED)
+        put_packed(f, e->packed, packed);
     if (shadow && mask) {
         update_shadow(shadow, mask, data);
         bitmap_set(e->used, page);
@@ -131,8 +184,24 @@ enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uin
     return kind;
 }
 
-/* One page of the record: its head and body, checked. body: GUEST_PAGE_SIZE bytes, of a delta the lines one
- * after the other. */
+static bool get_packed(VMStream *f, uint64_t page, uint8_t *body)
+{
+    char packed[PACKED_MAX];
+    uint16_t size = perdure_stream_get_u16(f);
+
+    if (perdure_stream_error(f, NULL))
+        return false;
+    if (size && size <= sizeof(packed) && !perdure_stream_get_buffer(f, packed, size))
+        return false;
+    if (size && size <= sizeof(packed) &&
+        LZ4_decompress_safe(packed, (char *)body, size, GUEST_PAGE_SIZE) == (int)GUEST_PAGE_SIZE)
+        return true;
+    perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": its packed content is damaged", page);
+    return false;
+}
+
+/* One page of the record: its head and body, checked and unpacked. body: GUEST_PAGE_SIZE bytes, of a delta the lines
+ * one after the other. */
 static bool get_page(VMStream *f, uint64_t page_count, uint64_t *page, enum page_kind *kind, uint64_t *mask,
                      uint8_t *body)
 {
@@ -141,9 +210,9 @@ static bool get_page(VMStream *f, uint64_t page_count, uint64_t *page, enum page
     *page = head >> 2;
     *kind = head & 3;
     *mask = 0;
-    if (*page >= page_count || (head & 3) >= PAGE_KINDS) {
-        perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 " of kind %u: RAM has %" PRIu64 " pages", *page,
-                                 (unsigned)(head & 3), page_count);
+    if (*page >= page_count) {
+        perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": RAM has %" PRIu64 " pages", *page,
+                                 page_count);
         return false;
     }
     if (*kind == PAGE_DELTA) {
@@ -153,6 +222,10 @@ static bool get_page(VMStream *f, uint64_t page_count, uint64_t *page, enum page
             return false;
         }
         return perdure_stream_get_buffer(f, body, (size_t)__builtin_popcountll(*mask) * LINE);
+    }
+    if (*kind == PAGE_PACKED) {
+        *kind = PAGE_FULL;
+        return get_packed(f, *page, body);
     }
     return *kind != PAGE_FULL || perdure_stream_get_buffer(f, body, GUEST_PAGE_SIZE);
 }

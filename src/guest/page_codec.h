@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Page codec: a page as zero, as 64-byte-line delta against the last copy that the other side has, or in full
- * (docs/wire-format.md).
+ * Page codec: a page as zero, as 64-byte-line delta against the last copy that the other side has, in full, or packed
+ * by LZ4, where the link is slower than that and the page has something to give (docs/wire-format.md).
  *
  * The encoder keeps a shadow of what the other side holds (RAM-sized, given by the kernel page by page as it
  * is used); both begin as all zero. The decoder's shadow is the other side's RAM itself. An encoded page: u64
- * (page << 2 | kind), then nothing | u64 line mask and the lines | 4096 bytes.
+ * (page << 2 | kind), then nothing | u64 line mask and the lines | 4096 bytes | u16 size and as many bytes.
  */
 #ifndef GUEST_PAGE_CODEC_H
 #define GUEST_PAGE_CODEC_H
@@ -15,12 +15,15 @@
 
 typedef struct PageEncoder PageEncoder;
 
-enum page_kind { PAGE_ZERO, PAGE_DELTA, PAGE_FULL };
-#define PAGE_KINDS 3
+enum page_kind { PAGE_ZERO, PAGE_DELTA, PAGE_FULL, PAGE_PACKED };
+#define PAGE_KINDS 4
 
 /* delta false: no shadow, zero and full only. */
 PageEncoder *page_encoder_new(uint64_t page_count, bool delta, Error **errp);
 void page_encoder_free(PageEncoder *e);
+/* Pages that would go in full are packed from now on, or not any more. Where packing gains nothing, page after page, it
+ * is tried less and less often. */
+void page_encoder_set_packing(PageEncoder *e, bool on);
 /* The other side starts again from zero RAM. */
 void page_encoder_reset(PageEncoder *e);
 /* Puts one page into the open record, and into the shadow. Returns what it became. */

@@ -63,6 +63,10 @@ bool ram_postcopy_begin(Guest *g, Error **errp)
         error_setg_errno(errp, ENOMEM, "bitmap of guest RAM");
         return false;
     }
+    r->urgent = page_encoder_new(page_count(r), false, errp);
+    if (!r->urgent)
+        return false;
+    page_encoder_set_packing(r->urgent, r->packing); /* for good: it has a task of its own */
     r->phase = RAM_TELLING;
     return true;
 }
@@ -165,7 +169,7 @@ bool ram_postcopy_put(Guest *g, VMStream *f, uint64_t page, Error **errp)
     bitmap_clear(r->later, page);
     r->push_at = page + 1;
     task_unlock(&r->lock);
-    page_encode(r->encoder, f, page, guest_memory_page_host(r->guest->memory, page));
+    page_encode(r->urgent, f, page, guest_memory_page_host(r->guest->memory, page));
     return true;
 }
 
@@ -188,6 +192,8 @@ int ram_postcopy_resume(struct MigrationState *s, void *opaque)
 
 void ram_postcopy_cleanup(struct ram_state *r)
 {
+    page_encoder_free(r->urgent);
+    r->urgent = NULL;
     free(r->later);
     free(r->fresh);
     r->later = r->fresh = NULL;

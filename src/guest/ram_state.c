@@ -308,3 +308,12 @@ void ram_state_set_part(Guest *g, uint64_t bytes)
     assert(r && r->staging);
     staging_limit(r->staging, pages > FEW_PAGES ? pages : FEW_PAGES);
 }
+
+void ram_state_set_packing(Guest *g, bool on)
+{
+    struct ram_state *r = *find(g);
+
+    assert(r && r->encoder);
+    page_encoder_set_packing(r->encoder, on);
+    r->packing = on;
+}

@@ -33,6 +33,8 @@ bool ram_state_register(Guest *g, Error **errp);
 void ram_state_unregister(Guest *g);
 /* Of the saves after this call. */
 void ram_state_set_live(Guest *g, bool live);
+/* Of a live save under way: pages are packed from now on, or not. */
+void ram_state_set_packing(Guest *g, bool on);
 /* Of a live save under way: a pass writes at most so many, or a few: for a slow link. */
 void ram_state_set_part(Guest *g, uint64_t bytes);
 

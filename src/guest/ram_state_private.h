@@ -29,8 +29,10 @@ struct ram_state {
     uint64_t next, left; /* stopped: the next to look at; how many are still to be written */
     Staging *staging;    /* live */
     bool tracking;
-    enum ram_phase phase;   /* live */
-    uint64_t *fresh;        /* TELLING: of one pass */
+    enum ram_phase phase; /* live */
+    uint64_t *fresh;      /* TELLING: of one pass */
+    bool packing;
+    PageEncoder *urgent;    /* of who answers questions beside the passes */
     struct task_mutex lock; /* of the two below: somebody may answer questions beside the passes */
     uint64_t *later;        /* TELLING, PUSHING: what the destination lacks */
     uint64_t push_at;       /* PUSHING: where to go on: behind the last page that was asked for */

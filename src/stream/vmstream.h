@@ -24,6 +24,8 @@ bool vmstream_has_begun(VMStream *f);
  * verbatim to the memory stream out; closes it. Refused with a sticky error on in when out would grow beyond
  * limit bytes. */
 void vmstream_copy_record(VMStream *in, VMStream *out, size_t limit);
+/* Writer: how long it has waited for its channel to take what it had, ns. */
+int64_t vmstream_waited(const VMStream *f);
 /* Writer: takes back the open record, into which at most PERDURE_STREAM_CHUNK bytes were put. */
 void vmstream_cancel(VMStream *f);
 /* Takes err as the sticky error, if it is the first. */

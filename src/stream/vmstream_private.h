@@ -32,6 +32,7 @@ struct VMStream {
     size_t used;      /* of buf */
     size_t frame_at;  /* where the open frame begins, == used while there is none */
     uint64_t flushed; /* bytes that have left buf */
+    int64_t waited;   /* ns, for the channel to take them */
     bool continued;   /* the open record has frames before the open one */
 
     /* Readers. */

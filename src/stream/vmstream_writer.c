@@ -5,6 +5,7 @@
  */
 #include "stream/vmstream_private.h"
 #include "base/endian.h"
+#include "base/task.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,12 +18,14 @@ static void write_out(VMStream *f, const void *extra, size_t extra_size)
         {.iov_base = f->buf, .iov_len = f->used},
         {.iov_base = (void *)extra, .iov_len = extra_size},
     };
+    int64_t began = clock_now();
     Error *err = NULL;
 
     if (!channel_writev(f->ch, iov, 2, &err)) {
         vmstream_take_error(f, err);
         return;
     }
+    f->waited += clock_now() - began;
     f->flushed += f->used + extra_size;
     f->used = f->frame_at = 0;
 }
@@ -258,4 +261,9 @@ bool perdure_stream_flush(VMStream *f, Error **errp)
             write_out(f, NULL, 0);
     }
     return perdure_stream_error(f, errp) == 0;
+}
+
+int64_t vmstream_waited(const VMStream *f)
+{
+    return f->waited;
 }

@@ -288,7 +288,7 @@ static const struct {
     {0, 2, not_first, "first"},
     {0, 3, NULL, "came after epoch 1"},
     {RAM_SIZE / GUEST_PAGE_SIZE << 2, 2, NULL, "RAM has 256 pages"},
-    {3, 2, NULL, "kind 3"},
+    {3, 2, NULL, "ends too early"},
 };
 
 static void test_bad_epochs(void **state)

@@ -136,7 +136,7 @@ static void test_staging(void **state)
 }
 
 /* Random changes of every size, sent epoch by epoch: the other side's RAM is always the same. */
-static void codec_follows(bool delta)
+static void codec_follows(bool delta, bool packing)
 {
     GuestMemory *from = guest_memory_new(MIB, NULL), *to = guest_memory_new(MIB, NULL);
     PageEncoder *e = page_encoder_new(from->page_count, delta, NULL);
@@ -144,6 +144,7 @@ static void codec_follows(bool delta)
     uint64_t kinds[PAGE_KINDS] = {0}, id;
     uint16_t type;
 
+    page_encoder_set_packing(e, packing);
     for (int epoch = 0; epoch < 200; epoch++) {
         uint64_t page = rand() % from->page_count;
         uint8_t *p = guest_memory_page_host(from, page);
@@ -158,6 +159,10 @@ static void codec_follows(bool delta)
             break;
         case 2:
             p[rand() % 4096]++;
+            break;
+        case 3:
+            for (int i = 0; i < 4096; i++)
+                p[i] = (uint8_t)(rand() >> 7);
         }
         perdure_stream_rewind(f);
         perdure_stream_begin(f, 1, epoch);
@@ -175,6 +180,7 @@ static void codec_follows(bool delta)
         assert_true(guest_memory_hash(from) == guest_memory_hash(to));
     }
     assert_true(kinds[PAGE_ZERO] && kinds[PAGE_FULL] && !kinds[PAGE_DELTA] == !delta);
+    assert_int_equal(!kinds[PAGE_PACKED], !packing);
     perdure_stream_close(f);
     page_encoder_free(e);
     guest_memory_free(from);
@@ -184,8 +190,36 @@ static void codec_follows(bool delta)
 static void test_codec(void **state)
 {
     (void)state;
-    codec_follows(true);
-    codec_follows(false);
+    codec_follows(true, false);
+    codec_follows(false, false);
+    codec_follows(false, true);
+    codec_follows(true, true);
+}
+
+/* Pages that do not pack are tried less and less often; one that does ends that. */
+static void test_packing_gives_up(void **state)
+{
+    PageEncoder *e = page_encoder_new(1024, false, NULL);
+    VMStream *f = perdure_stream_open_memory(0);
+    uint8_t noise[4096], text[4096];
+    int packed = 0;
+
+    (void)state;
+    memset(text, 'a', sizeof(text));
+    for (size_t i = 0; i < sizeof(noise); i++)
+        noise[i] = (uint8_t)(rand() >> 7);
+    page_encoder_set_packing(e, true);
+    perdure_stream_begin(f, 1, 0);
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(page_encode(e, f, 1, noise), PAGE_FULL);
+    for (int i = 0; i < 1000; i++)
+        packed += page_encode(e, f, 1, text) == PAGE_PACKED;
+    assert_in_range(packed, 700, 999); /* the first ones were not tried, all behind them were */
+    page_encoder_set_packing(e, false);
+    assert_int_equal(page_encode(e, f, 1, text), PAGE_FULL);
+    perdure_stream_end(f);
+    perdure_stream_close(f);
+    page_encoder_free(e);
 }
 
 static void refuse(uint64_t head, const uint64_t *mask, size_t body)
@@ -215,14 +249,18 @@ static void refuse(uint64_t head, const uint64_t *mask, size_t body)
 
 static void test_hostile_pages(void **state)
 {
-    const uint64_t none = 0, two = 3;
+    const uint64_t none = 0, two = 3, size = 100, huge = 4096;
 
     (void)state;
     refuse(MIB / 4096 << 2 | PAGE_ZERO, NULL, 0); /* one past the last page */
     refuse(UINT64_MAX & ~UINT64_C(3), NULL, 0);
-    refuse(0 << 2 | 3, NULL, 0);            /* no such kind */
-    refuse(0 << 2 | PAGE_DELTA, &none, 0);  /* empty */
-    refuse(0 << 2 | PAGE_DELTA, &two, 127); /* a byte short */
+    refuse(0 << 2 | PAGE_PACKED, NULL, 0);     /* without a size */
+    refuse(0 << 2 | PAGE_PACKED, NULL, 2);     /* of nothing */
+    refuse(0 << 2 | PAGE_PACKED, &size, 0);    /* of less than there is */
+    refuse(0 << 2 | PAGE_PACKED, &size, 100);  /* of what is no page */
+    refuse(0 << 2 | PAGE_PACKED, &huge, 5000); /* of more than a page packs to */
+    refuse(0 << 2 | PAGE_DELTA, &none, 0);     /* empty */
+    refuse(0 << 2 | PAGE_DELTA, &two, 127);    /* a byte short */
     refuse(0 << 2 | PAGE_FULL, NULL, 4095);
     refuse(0 << 2 | PAGE_ZERO, NULL, 3); /* half a head behind it */
 }
@@ -233,7 +271,7 @@ int main(void)
         cmocka_unit_test(test_addresses),     cmocka_unit_test(test_dirty_and_populated),
         cmocka_unit_test(test_hash),          cmocka_unit_test(test_loops),
         cmocka_unit_test(test_staging),       cmocka_unit_test(test_codec),
-        cmocka_unit_test(test_hostile_pages),
+        cmocka_unit_test(test_hostile_pages), cmocka_unit_test(test_packing_gives_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

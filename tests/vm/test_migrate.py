@@ -239,6 +239,34 @@ def test_cancel(pair):
     assert_well(pair, before)
 
 
+def sent(pair, *options):
+    """Bytes that a guest with 16 MiB of easily packed memory takes over a slow link, and whether it was packed at the end."""
+    source = run_count(pair.a, "size=16M rate=0", kernel="walk", memory="32M")
+    before = assert_well(pair)
+    destination = pair.b.standby()
+    limit(pair.a, SLOW)
+    qmp = Qmp(pair.a)
+    migrate(pair.a, pair.b, *options)
+    ram = qmp.execute("query-migrate")["ram"]
+    qmp.close()
+    await_moved(pair.b, source, destination)
+    limit(pair.a, None)
+    assert_well(pair, before)
+    destination.kill()
+    return ram["transferred"], ram["compressing"]
+
+
+def test_compressed(pair):
+    """By itself where the link is slow; the content is the same."""
+    plain, no = sent(pair, "--compress", "off")
+    packed, yes = sent(pair, "--compress", "on")
+    by_itself, slow = sent(pair)
+    require((no, yes, slow) == (False, True, True), "compressing", no, yes, slow)
+    require(packed < plain / 2 and by_itself < plain * 0.8, "bytes sent plain, packed, by itself", plain, packed, by_itself)
+    done = migrate(pair.a, pair.b, "--compress", "much", check=False)
+    require("auto, on or off" in done.stderr or "web" in done.stderr, "a word that there is not", done.stderr)
+
+
 def test_reset_on_the_way(pair):
     """What the guest asks for has its effect, before or after the switch."""
     source, destination = under_way(pair, "--on-slow", "pause", "--deadline", "5s")
