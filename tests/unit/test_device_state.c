@@ -4,28 +4,18 @@
  * device, in the middle of its work, is loaded from states with some bytes changed: it refuses, or lives with
  * it; nothing reaches outside RAM, and a good state loaded afterwards is as good as ever.
  */
-#include "virtio_fixture.h"
+#include "machine_fixture.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
 #include "block/raw.h"
 
-#define DISK_SLOT   1
-#define NIC_SLOT    2
-#define RNG_SLOT    17
-#define PORTS_SLOT  18
-#define DEVICES     8
 #define RECORD_MAX  65536
 #define RECORDS_MAX 16
 
-static const uint8_t mac[6] = {0x52, 0x54, 0, 1, 2, 3};
-
 struct machine {
-    struct fixture *f;
-    ConsoleGate *gate, *hvc;
-    Device *devices[DEVICES];
-    struct driver disk, nic, rng, ports;
+    struct machine_fixture *m;
     char path[64];
 };
 
@@ -36,99 +26,33 @@ struct record {
     uint8_t body[RECORD_MAX];
 };
 
-static void discard(void *opaque, const void *buf, size_t n)
-{
-    (void)opaque, (void)buf, (void)n;
-}
-
-static size_t little_room(void *opaque)
-{
-    (void)opaque;
-    return 10;
-}
-
-static void nothing(void *opaque)
-{
-    (void)opaque;
-}
-
 static int setup(void **state)
 {
-    struct machine *m = calloc(1, sizeof(*m));
-    struct console_port ports[2] = {{.console = true, .room = nothing, .cut = nothing},
-                                    {.name = "agent", .room = nothing, .cut = nothing}};
-    struct device_host *h;
+    struct machine *w = calloc(1, sizeof(*w));
+    Loop *loop;
     int fd;
 
-    m->f = fixture_new();
-    h = &m->f->host;
-    snprintf(m->path, sizeof(m->path), "/tmp/perdure-test-state-XXXXXX");
-    fd = mkstemp(m->path);
+    w->m = machine_fixture_new();
+    loop = w->m->f->host.loop;
+    snprintf(w->path, sizeof(w->path), "/tmp/perdure-test-state-XXXXXX");
+    fd = mkstemp(w->path);
     assert_int_equal(ftruncate(fd, 65536), 0);
     close(fd);
-    m->gate = console_gate_new("console", discard, NULL, 4096, NULL);
-    m->devices[0] = serial_new(h, m->gate, NULL);
-    m->devices[1] = rtc_new(h, NULL);
-    m->devices[2] = pm_new(h, NULL);
-    m->devices[3] = pci_host_new(h, NULL);
-    m->devices[4] = virtio_blk_new(
-        h, "root", DISK_SLOT,
-        block_raw_open(&(struct block_raw_options){.id = "root", .path = m->path, .loop = h->loop}, NULL), 2,
-        NULL);
-    m->devices[5] = virtio_net_new(h, "net0", NIC_SLOT, mac, net_null_open("net0"), NULL);
-    m->devices[6] = virtio_rng_new(h, RNG_SLOT, NULL);
-    m->hvc = console_gate_new("hvc", discard, NULL, 4096, NULL);
-    console_gate_set_room(m->hvc, little_room);
-    ports[0].gate = ports[1].gate = m->hvc;
-    m->devices[7] = virtio_console_new(h, PORTS_SLOT, ports, 2, NULL);
-    for (unsigned i = 0; i < DEVICES; i++)
-        assert_non_null(m->devices[i]);
-    assert_true(loop_start(h->loop, NULL));
-    *state = m;
+    machine_fixture_add_devices(
+        w->m, block_raw_open(&(struct block_raw_options){.id = "root", .path = w->path, .loop = loop}, NULL));
+    assert_true(loop_start(loop, NULL));
+    *state = w;
     return 0;
 }
 
 static int teardown(void **state)
 {
-    struct machine *m = *state;
+    struct machine *w = *state;
 
-    for (unsigned i = DEVICES; i--;)
-        device_destroy(m->devices[i]);
-    console_gate_free(m->gate);
-    console_gate_free(m->hvc);
-    unlink(m->path);
-    fixture_free(m->f);
-    free(m);
+    machine_fixture_free(w->m);
+    unlink(w->path);
+    free(w);
     return 0;
-}
-
-/* A guest in the middle of things: requests at the disk, buffers at the NIC, bytes typed. */
-static void work(struct machine *m)
-{
-    driver_find(&m->disk, m->f, DISK_SLOT);
-    driver_start(&m->disk, driver_offered(&m->disk));
-    for (unsigned i = 0; i < 3; i++) {
-        driver_add(&m->disk, 0,
-                   (struct buffer[]){{DRIVER_BUFFERS, 16, false},
-                                     {DRIVER_BUFFERS + 512, 512, true},
-                                     {DRIVER_BUFFERS + 100, 1, true}},
-                   3);
-    }
-    driver_kick(&m->disk, 0);
-    /* Its queues lie where the disk's are, which no driver does and no device minds. */
-    driver_find(&m->nic, m->f, NIC_SLOT);
-    driver_start(&m->nic, driver_offered(&m->nic));
-    driver_add(&m->nic, 0, &(struct buffer){DRIVER_BUFFERS + 0x1000, 1526, true}, 1);
-    driver_kick(&m->nic, 0);
-    driver_find(&m->rng, m->f, RNG_SLOT);
-    driver_start(&m->rng, driver_offered(&m->rng));
-    driver_add(&m->rng, 0, &(struct buffer){DRIVER_BUFFERS + 0x1000, 64, true}, 1);
-    driver_kick(&m->rng, 0);
-    driver_find(&m->ports, m->f, PORTS_SLOT);
-    driver_start(&m->ports, driver_offered(&m->ports));
-    driver_add(&m->ports, 5, &(struct buffer){DRIVER_BUFFERS, 64, false}, 1);
-    driver_kick(&m->ports, 5);
-    serial_input(m->devices[0], "typed", 5);
 }
 
 static unsigned split(VMStream *saved, struct record *records)
@@ -176,14 +100,10 @@ static uint8_t changed(uint8_t v)
     }
 }
 
-static void run_on(struct machine *m)
+static void run_on(struct machine_fixture *m)
 {
-    for (unsigned i = 0; i < DEVICES; i++) {
-        if (m->devices[i]->class->take_over)
-            m->devices[i]->class->take_over(m->devices[i]);
-        if (m->devices[i]->class->announce)
-            m->devices[i]->class->announce(m->devices[i]);
-    }
+    machine_fixture_take_over(m);
+    machine_fixture_announce(m);
     for (unsigned i = 0; i < 64; i++)
         bus_read(m->f, IO_MEMORY, m->nic.common + rand() % 0x4000, 4);
     inb(m->f, 0x3f8);
@@ -193,16 +113,16 @@ static void run_on(struct machine *m)
 
 static void test_changed_bytes(void **state)
 {
-    struct machine *m = *state;
+    struct machine_fixture *m = ((struct machine *)*state)->m;
     struct record *records = calloc(RECORDS_MAX, sizeof(*records)), *bad = calloc(RECORDS_MAX, sizeof(*bad));
     unsigned n, refused = 0, taken = 0;
     VMStream *good, *again;
 
     loop_park(m->f->host.loop);
-    work(m);
+    machine_fixture_work(m);
     good = state_save();
     n = split(good, records);
-    assert_int_equal(n, DEVICES);
+    assert_int_equal(n, MACHINE_DEVICES);
     srand(8);
     for (unsigned i = 0; i < 20000; i++) {
         unsigned which = rand() % n, changes = 1 + rand() % 3;
