@@ -42,6 +42,19 @@ static bool call_handler(VMStream *f, struct savevm_entry *e, Error **errp)
     return !perdure_stream_error(f, NULL) || section_failed(f, e, errp);
 }
 
+/* A machine's live components begin before its first device is loaded, which may build on them. */
+static bool begins_in_time(const struct savevm_entry *e, Error **errp)
+{
+    const struct savevm_entry *device = savevm_first();
+
+    while (device && !device->whole)
+        device = device->next;
+    if (device)
+        error_setg(errp, "section %s.%u begins after device %s.%u was loaded", e->idstr, e->instance,
+                   device->idstr, device->instance);
+    return !device;
+}
+
 /* The head of START and FULL: which component it is for, and whether that may have it. */
 static struct savevm_entry *read_head(VMStream *f, uint64_t id, bool full, Error **errp)
 {
@@ -72,6 +85,8 @@ static struct savevm_entry *read_head(VMStream *f, uint64_t id, bool full, Error
         error_setg(errp, "section %s.%u is there twice", idstr, instance);
         return NULL;
     }
+    if (!full && !begins_in_time(e, errp))
+        return NULL;
     e->stream_version = version;
     if (full) {
         e->whole = true;

@@ -188,6 +188,15 @@ static void test_twice_and_without_end(void **state)
     assert_refused("the state has no end of section a.0, which this machine needs");
 }
 
+static void test_start_behind_a_device(void **state)
+{
+    (void)state;
+    section(START, 1, "a", 0, 1, 1);
+    section(FULL, 2, "d", 0, 1, 1);
+    section(START, 3, "b", 0, 1, 1);
+    assert_refused("section b.0 begins after device d.0 was loaded");
+}
+
 static void test_wrong_kind_of_section(void **state)
 {
     (void)state;
@@ -315,6 +324,7 @@ int main(void)
         TEST(test_setup_and_cleanup_of_loads),
         TEST(test_part_before_start),
         TEST(test_twice_and_without_end),
+        TEST(test_start_behind_a_device),
         TEST(test_wrong_kind_of_section),
         TEST(test_section_of_the_wrong_size),
         TEST(test_unknown_records),
