@@ -252,16 +252,27 @@ static void run_one(Task *t)
         sim_fail("too many switches: something works without end");
 }
 
+static void step(void)
+{
+    Task *t = choose();
+
+    if (t)
+        run_one(t);
+    else
+        jump();
+}
+
 void sim_run(void)
 {
-    while (!stopped) {
-        Task *t = choose();
+    while (!stopped)
+        step();
+}
 
-        if (t)
-            run_one(t);
-        else
-            jump();
-    }
+void sim_run_until(Task *t)
+{
+    while (t->state != DONE)
+        step();
+    task_remove(t);
 }
 
 void sim_stop(void)
@@ -432,6 +443,7 @@ void sim_runtime_init(uint64_t seed)
     preempt_one_in = one_in[sim_rng_below(&schedule_rng, 4)];
     preempt_max_ns = sim_rng_one_in(&schedule_rng, 2) ? 0 : 20 * NS_PER_US;
     now = NS_PER_S;
+    switches = switches_at_this_time = 0;
     task_set_runtime(&runtime);
     random_set_source(seeded_bytes);
 }

@@ -23,11 +23,13 @@ typedef struct SimHost SimHost;
 
 enum sim_host_state { SIM_HOST_UP, SIM_HOST_FROZEN, SIM_HOST_DEAD };
 
-/* Sets the task runtime and the source of random bytes. Once a process. */
+/* Sets the task runtime and the source of random bytes; again only while there are no fibers. */
 void sim_runtime_init(uint64_t seed);
 /* Schedules fibers until sim_stop(). */
 void sim_run(void);
 void sim_stop(void);
+/* Schedules fibers until t is finished, and frees it: for a test that has many short scenarios. */
+void sim_run_until(Task *t);
 
 /* --- hosts --- */
 #define SIM_MACHINES 4
