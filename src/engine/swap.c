@@ -8,6 +8,9 @@
 #include "engine/primary.h"
 #include "engine/state.h"
 
+#include <errno.h>
+#include <inttypes.h>
+
 static void forget_wish(struct primary *p)
 {
     task_lock(&p->e->lock);
@@ -56,6 +59,10 @@ static bool await_running(struct primary *p, Error **errp)
         return not_started(p, errp);
     if (type != WIRE_RUNNING)
         wire_unexpected(p->s->in, type, "waiting for the other side to run");
+    else if (id != p->s->hello.generation + 1)
+        perdure_stream_set_error(
+            p->s->in, -EBADMSG, "the other side says that it runs in generation %" PRIu64 ", not in %" PRIu64,
+            id, p->s->hello.generation + 1);
     return wire_done(p->s->in, errp);
 }
 

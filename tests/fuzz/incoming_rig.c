@@ -31,7 +31,8 @@ void rig_bytes_add(struct rig_bytes *to, const void *data, size_t n)
 
     if (!grown)
         abort();
-    memcpy(grown + to->size, data, n);
+    if (n)
+        memcpy(grown + to->size, data, n);
     *to = (struct rig_bytes){grown, to->size + n};
 }
 
@@ -69,16 +70,6 @@ static Arbiter *make_arbiter(const char *spec, Error **errp)
     return a;
 }
 
-void rig_arbiter_answers(enum arbiter_answer answer)
-{
-    arbiter_says = answer;
-}
-
-unsigned rig_claims(void)
-{
-    return claims;
-}
-
 /* --- running --- */
 
 static void switch_registries(SimHost *from, SimHost *to)
@@ -109,7 +100,7 @@ static void check_registries(void)
     }
 }
 
-void rig_run(void (*fn)(void *arg), void *arg)
+static void rig_run(void (*fn)(void *arg), void *arg)
 {
     sim_runtime_init(SEED);
     arbiter_says = ARBITER_GRANTED;
@@ -199,16 +190,19 @@ static void await_end(Engine *e, uint64_t number, const char *of)
 /* --- recording --- */
 
 struct recorder {
-    Channel ch;
+    Channel ch; /* first */
     Channel *lower;
-    struct rig_bytes *to;
+    struct rig_bytes *sent, *answers;
 };
 
 static ssize_t recorder_read(Channel *ch, void *buf, size_t n, int64_t deadline, Error **errp)
 {
     struct recorder *r = (struct recorder *)ch;
+    ssize_t got = r->lower->ops->read(r->lower, buf, n, deadline, errp);
 
-    return r->lower->ops->read(r->lower, buf, n, deadline, errp);
+    if (got > 0)
+        rig_bytes_add(r->answers, buf, (size_t)got);
+    return got;
 }
 
 static bool recorder_write(Channel *ch, const struct iovec *iov, int n, int64_t deadline, Error **errp)
@@ -217,7 +211,7 @@ static bool recorder_write(Channel *ch, const struct iovec *iov, int n, int64_t 
 
     for (int i = 0; i < n; i++)
         if (iov[i].iov_len)
-            rig_bytes_add(r->to, iov[i].iov_base, iov[i].iov_len);
+            rig_bytes_add(r->sent, iov[i].iov_base, iov[i].iov_len);
     return r->lower->ops->write(r->lower, iov, n, deadline, errp);
 }
 
@@ -250,31 +244,33 @@ static Channel *connect_and_record(struct transport *t, const char *address, int
     if (!r)
         abort();
     r->lower = fake_connect(&rt->lower->t, address, deadline, errp);
-    r->to = rt->ret->main.data ? &rt->ret->beat : &rt->ret->main;
+    r->sent = rt->ret->main.data ? &rt->ret->beat : &rt->ret->main;
+    r->answers = rt->ret->main.data ? &rt->ret->beat_answers : &rt->ret->answers;
     r->ch = *r->lower;
     r->ch.ops = &recorder_ops;
     return &r->ch;
 }
 
-struct recording_scene {
-    struct recording_transport transport;
-    struct side destination;
+/* A destination as it should be, on the other host. */
+struct far_end {
+    struct fake_transport *t;
+    struct side side;
 };
 
-static void open_destination(void *arg)
+static void open_far_end(void *arg)
 {
-    struct recording_scene *scene = arg;
+    struct far_end *far = arg;
 
-    side_open(&scene->destination, &scene->transport.lower->t);
-    if (!engine_listen(scene->destination.e, NULL, NULL))
+    side_open(&far->side, &far->t->t);
+    if (!engine_listen(far->side.e, NULL, NULL))
         abort();
 }
 
-static void close_destination(void *arg)
+static void close_far_end(void *arg)
 {
-    struct recording_scene *scene = arg;
+    struct far_end *far = arg;
 
-    side_close(&scene->destination);
+    side_close(&far->side);
 }
 
 static void on_other_host(void (*fn)(void *arg), void *arg)
@@ -282,21 +278,28 @@ static void on_other_host(void (*fn)(void *arg), void *arg)
     task_join(sim_spawn(hosts[1], "other", fn, arg));
 }
 
-static void migrate(struct side *s)
+static bool begin_migration(struct side *s, Error **errp)
 {
     struct engine_migrate_params p;
-    struct engine_status status;
-    Error *err = NULL;
 
     engine_migrate_params_default(&p);
     snprintf(p.to, sizeof(p.to), "rig");
     snprintf(p.arbiter, sizeof(p.arbiter), "rig");
-    if (!engine_migrate(s->e, &p, &err))
+    return engine_migrate(s->e, &p, errp);
+}
+
+/* number: of the session that it is. */
+static void migrate(struct side *s, uint64_t number)
+{
+    struct engine_status status;
+    Error *err = NULL;
+
+    if (!begin_migration(s, &err))
         rig_fail("%s", error_get_pretty(err));
-    await_end(s->e, 1, "the migration that is recorded");
+    await_end(s->e, number, "a migration as it should be");
     engine_status(s->e, &status);
     if (status.state != ENGINE_MIGRATED)
-        rig_fail("the migration that is recorded failed: %s", status.last_error);
+        rig_fail("a migration as it should be failed: %s", status.last_error);
 }
 
 static size_t first_record(const struct rig_bytes *b)
@@ -317,19 +320,20 @@ static size_t first_record(const struct rig_bytes *b)
 static void record_main(void *arg)
 {
     struct rig_recording *ret = arg;
-    struct recording_scene scene = {.transport = {.lower = fake_transport_new(), .ret = ret}};
+    struct far_end far = {.t = fake_transport_new()};
+    struct recording_transport transport = {.lower = far.t, .ret = ret};
     struct side source = {.m = rig_machine_new(true)};
 
-    scene.transport.t = (struct transport){.connect = connect_and_record, .opaque = &scene.transport};
-    on_other_host(open_destination, &scene);
-    side_open(&source, &scene.transport.t);
-    migrate(&source);
+    transport.t = (struct transport){.connect = connect_and_record, .opaque = &transport};
+    on_other_host(open_far_end, &far);
+    side_open(&source, &transport.t);
+    migrate(&source, 1);
     ret->memory_hash = rig_machine_memory_hash(source.m);
     ret->disk_hash = rig_machine_disk_hash(source.m);
-    ret->device_hash = rig_machine_device_hash(scene.destination.m);
+    ret->device_hash = rig_machine_device_hash(far.side.m);
     side_close(&source);
-    on_other_host(close_destination, &scene);
-    fake_transport_free(scene.transport.lower);
+    on_other_host(close_far_end, &far);
+    fake_transport_free(far.t);
 }
 
 void rig_record(struct rig_recording *ret)
@@ -338,12 +342,15 @@ void rig_record(struct rig_recording *ret)
     rig_run(record_main, ret);
     ret->greeting = first_record(&ret->main);
     ret->beat.size = first_record(&ret->beat); /* pings go on from there */
+    ret->beat_answers.size = first_record(&ret->beat_answers);
 }
 
 void rig_forget(struct rig_recording *r)
 {
     free(r->main.data);
     free(r->beat.data);
+    free(r->answers.data);
+    free(r->beat_answers.data);
     *r = (struct rig_recording){0};
 }
 
@@ -447,4 +454,133 @@ void rig_offer(const struct rig_recording *r, const void *data, size_t size, boo
         .recording = r, .data = data, .size = size, .silent = silent, .ret = ret, .ret_good = ret_good};
 
     rig_run(offer_main, &o);
+}
+
+/* --- answering --- */
+
+struct answer {
+    const struct rig_recording *recording;
+    const void *answers;
+    size_t size;
+    bool silent;
+    enum arbiter_answer says;
+    struct rig_source_result *ret;
+    struct rig_result *again;
+    struct transport t; /* the source's */
+    unsigned connections;
+    struct rig_bytes heard;
+    struct far_end far;
+    struct side source;
+};
+
+/* The first two connections are played, the others reach the far end. */
+static Channel *connect_to_played(struct transport *t, const char *address, int64_t deadline, Error **errp)
+{
+    struct answer *a = t->opaque;
+    const struct rig_bytes *beat = &a->recording->beat_answers;
+
+    switch (a->connections++) {
+    case 0:
+        return played_channel_new((struct played_part[]){{a->answers, a->size}, {NULL, 0}}, a->silent,
+                                  &a->heard);
+    case 1:
+        return played_channel_new((struct played_part[]){{beat->data, beat->size}, {NULL, 0}}, true, NULL);
+    default:
+        return fake_connect(&a->far.t->t, address, deadline, errp);
+    }
+}
+
+static bool was_sent(const struct rig_bytes *heard, uint16_t what)
+{
+    VMStream *f = perdure_stream_open_buffer(heard->data, heard->size);
+    uint16_t type = 0;
+    uint64_t id;
+
+    while (type != what && perdure_stream_next(f, &type, &id))
+        perdure_stream_skip(f);
+    perdure_stream_close(f);
+    return type == what;
+}
+
+/* Until it is over, or waits for an arbiter that does not know. */
+static void await_decision(Engine *e)
+{
+    int64_t until = clock_now() + PATIENCE_NS;
+    bool decided = false;
+
+    while (!decided) {
+        if (clock_now() > until)
+            rig_fail("the source does not decide");
+        task_sleep_until(clock_now() + NS_PER_MS);
+        task_lock(&e->lock);
+        decided = e->session_ended || (e->state == ENGINE_ASKING && e->unknowns > 0);
+        task_unlock(&e->lock);
+    }
+}
+
+static void read_decision(struct answer *a)
+{
+    struct rig_source_result *ret = a->ret;
+    struct engine_status status;
+
+    engine_status(a->source.e, &status);
+    ret->state = status.state;
+    if (!ret->error[0])
+        memcpy(ret->error, status.last_error, sizeof(ret->error));
+    ret->goes_on = rig_machine_goes_on(a->source.m);
+    ret->permitted = was_sent(&a->heard, WIRE_RUN);
+}
+
+static void migrate_again(struct answer *a)
+{
+    uint64_t number = a->source.e->session_number + 1;
+
+    a->connections = 2;
+    on_other_host(open_far_end, &a->far);
+    migrate(&a->source, number);
+    read_status(&a->far.side, a->again);
+    on_other_host(close_far_end, &a->far);
+}
+
+static void answer_main(void *arg)
+{
+    struct answer *a = arg;
+    unsigned before = claims;
+    Error *err = NULL;
+
+    arbiter_says = a->says;
+    a->far.t = fake_transport_new();
+    a->source.m = rig_machine_new(true);
+    a->t = (struct transport){.connect = connect_to_played, .opaque = a};
+    side_open(&a->source, &a->t);
+    if (begin_migration(&a->source, &err))
+        await_decision(a->source.e);
+    else
+        snprintf(a->ret->error, sizeof(a->ret->error), "%s", error_get_pretty(err));
+    error_free(err);
+    read_decision(a);
+    a->ret->claims = claims - before;
+    arbiter_says = ARBITER_GRANTED;
+    if (a->again && a->ret->state == ENGINE_UNPROTECTED)
+        migrate_again(a);
+    side_close(&a->source);
+    fake_transport_free(a->far.t);
+    free(a->heard.data);
+}
+
+void rig_answer(const struct rig_recording *r, const void *answers, size_t size, bool silent,
+                enum arbiter_answer says, struct rig_source_result *ret, struct rig_result *again)
+{
+    struct answer a = {.recording = r,
+                       .answers = answers,
+                       .size = size,
+                       .silent = silent,
+                       .says = says,
+                       .ret = ret,
+                       .again = again};
+
+    *ret = (struct rig_source_result){0};
+    if (again)
+        *again = (struct rig_result){0};
+    rig_run(answer_main, &a);
 }

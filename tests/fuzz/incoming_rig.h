@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Incoming rig: a good migration as the bytes that its source sent, and a destination to which any bytes can be
- * offered in their place. Real engines and every device, no processors; on the simulator's fibers and clock, so a
+ * Incoming rig: a good migration as the bytes that its two sides sent, and a destination to which any bytes can be
+ * offered in their place, a source that can be answered by any. Real engines and every device, no processors; on the simulator's fibers and clock, so a
  * wait costs nothing and a run repeats exactly. For tests/unit/test_hostile_migration.c and fuzz_incoming.c.
  *
  *     struct rig_recording good;
@@ -9,7 +9,7 @@
  *
  *     rig_init();
  *     rig_record(&good);
- *     rig_offer(&good, bytes, size, false, &result);        // behind the greeting; then the end of the connection
+ *     rig_offer(&good, bytes, size, false, &result, NULL);  // behind the greeting; then the end of the connection
  *     ...                                                   // result.error, result.ran
  *     rig_forget(&good);
  *
@@ -30,9 +30,9 @@ struct rig_bytes {
 /* Appends (realloc). */
 void rig_bytes_add(struct rig_bytes *to, const void *data, size_t n);
 
-/* What the source sent on its two connections. */
+/* What the two sides sent on the two connections. */
 struct rig_recording {
-    struct rig_bytes main, beat;
+    struct rig_bytes main, beat, answers, beat_answers;
     size_t greeting;                 /* of main: the first record */
     uint64_t memory_hash, disk_hash; /* of its machine, in the end */
     uint64_t device_hash;            /* of the machine that it became */
@@ -59,11 +59,21 @@ void rig_forget(struct rig_recording *r);
 void rig_offer(const struct rig_recording *r, const void *data, size_t size, bool silent,
                struct rig_result *ret, struct rig_result *ret_good);
 
-/* What the arbiter answers from now on; granted at first. */
-void rig_arbiter_answers(enum arbiter_answer answer);
-unsigned rig_claims(void); /* so far */
-/* Runs fn on a fiber of the first host (or its second) until it returns. */
-void rig_run(void (*fn)(void *arg), void *arg);
+/* What a source made of its answers. */
+struct rig_source_result {
+    enum engine_state state;
+    char error[512];
+    bool goes_on;    /* its guest, here */
+    bool permitted;  /* RUN was sent */
+    unsigned claims; /* of the source at the arbiter */
+};
+
+/* answers: from HELLO_OK on, on the main connection, which then ends, or is silent; says: the arbiter, when it is asked.
+ * again, not NULL: afterwards the same source migrates to a destination as it should be, unless its guest is not
+ * here any more; what became of it there. */
+void rig_answer(const struct rig_recording *r, const void *answers, size_t size, bool silent,
+                enum arbiter_answer says, struct rig_source_result *ret, struct rig_result *again);
+
 /* Ends the process: the rig, or what it was asked, is at fault. */
 void rig_fail(const char *fmt, ...) PERDURE_PRINTF(1, 2) __attribute__((noreturn));
 

@@ -13,12 +13,14 @@
 
 #include <stdio.h>
 
-#define DISK_SIZE    6144u /* one short chunk */
+#define DISK_SIZE    2048u /* one short chunk */
 #define JOURNAL_SIZE (512u << 10)
 #define QUEUE_LIMIT  (64u << 10)
 #define CHANGES      2 /* passes in which a source's guest does something */
 #define LOOP_TURNS   4
-#define CONTENT_GPA  0x80000u
+#define DISK_OFFSET  1024u
+#define DISK_VALUE   0x55
+#define CONTENT_GPA  0xa0000u
 
 struct rig_machine {
     Guest guest; /* first */
@@ -27,8 +29,9 @@ struct rig_machine {
     struct memory_block *disk;
     Block *top;
     uint64_t *changed;
-    bool source, ran;
+    bool source, paused, ran;
     unsigned changes, turns;
+    int tracking;
     uint64_t memory_hash, disk_hash, device_hash; /* ran: as it began */
 };
 
@@ -90,20 +93,29 @@ static void write_disk(struct rig_machine *m, uint64_t offset, uint8_t value)
     assert_true(block_write(m->top, offset, sector, sizeof(sector), NULL));
 }
 
+/* What the source of random bytes gave the guest: every source is the same machine. */
+static void forget_chance(struct rig_machine *m)
+{
+    static const uint8_t zeroes[64];
+
+    assert_true(guest_memory_write(m->guest.memory, DRIVER_BUFFERS + 0x1000, zeroes, sizeof(zeroes)));
+}
+
 static void do_something(struct rig_machine *m)
 {
     if (!m->changes)
         return;
     m->changes--;
-    fill_pages(m, 2, (uint8_t)(10 * m->changes + 1));
-    write_disk(m, 512 * m->changes, 0x77);
+    fill_pages(m, 1, (uint8_t)(10 * m->changes + 1));
+    write_disk(m, 512 * m->changes, DISK_VALUE);
 }
 
 /* --- struct guest_ops --- */
 
 static bool rig_pause(Guest *g, Error **errp)
 {
-    (void)g, (void)errp;
+    (void)errp;
+    machine_of(g)->paused = true;
     return true;
 }
 
@@ -124,9 +136,11 @@ static void rig_resume(Guest *g)
     struct rig_machine *m = machine_of(g);
     Loop *l = m->fixture->f->host.loop;
 
+    m->paused = false;
     if (m->source || m->ran)
         return;
     m->ran = true;
+    machine_fixture_read_registers(m->fixture);
     m->turns = LOOP_TURNS;
     loop_post(l, stop_after_turns, m); /* before the start: the loop never waits, for it waits in real time */
     assert_true(loop_start(l, NULL));
@@ -135,13 +149,14 @@ static void rig_resume(Guest *g)
 static bool rig_tracking_start(Guest *g, Error **errp)
 {
     (void)errp;
+    machine_of(g)->tracking++;
     guest_memory_populated(g->memory, machine_of(g)->changed);
     return true;
 }
 
 static void rig_tracking_stop(Guest *g)
 {
-    (void)g;
+    machine_of(g)->tracking--;
 }
 
 static bool rig_collect(Guest *g, Staging *s, bool live, bool *ret_more, Error **errp)
@@ -324,8 +339,9 @@ struct rig_machine *rig_machine_new(bool source)
     machine_fixture_add_devices(m->fixture, m->top);
     if (source) {
         machine_fixture_work(m->fixture);
-        fill_pages(m, 4, 0xa0);
-        write_disk(m, 1024, 0x55);
+        forget_chance(m);
+        fill_pages(m, 2, 0xa0);
+        write_disk(m, DISK_OFFSET, DISK_VALUE);
         m->changes = CHANGES;
     }
     return m;
@@ -351,6 +367,14 @@ void rig_machine_free(struct rig_machine *m)
 Guest *rig_machine_guest(struct rig_machine *m)
 {
     return &m->guest;
+}
+
+bool rig_machine_goes_on(struct rig_machine *m)
+{
+    if (m->paused || m->tracking)
+        return false;
+    write_disk(m, DISK_OFFSET, DISK_VALUE); /* which is there already */
+    return true;
 }
 
 bool rig_machine_ran(const struct rig_machine *m)

@@ -18,6 +18,8 @@ struct rig_machine *rig_machine_from_stream(VMStream *f, Error **errp);
 void rig_machine_free(struct rig_machine *m); /* NULL is fine */
 
 Guest *rig_machine_guest(struct rig_machine *m);
+/* It is not paused, nobody tracks what it changes, and its disk takes a write. */
+bool rig_machine_goes_on(struct rig_machine *m);
 /* Its processors did, at a destination: even for a moment. */
 bool rig_machine_ran(const struct rig_machine *m);
 /* Of a destination that ran: as it began; else as it is. */

@@ -56,14 +56,20 @@ static inline void check_result(const struct rig_result *r, const char *what, si
                  engine_state_name(r->state), r->ran ? "ran" : "did not run", r->claims, r->error);
 }
 
-/* It is as if nothing had been. */
-static inline void check_good(const struct rig_result *r, const char *what, size_t where)
+/* It runs, and is the machine that was recorded. */
+static inline void check_same(const struct rig_result *r, const char *what, size_t where)
 {
-    check_result(r, what, where);
     if (!r->ran || r->memory_hash != good.memory_hash || r->disk_hash != good.disk_hash ||
         r->device_hash != good.device_hash)
         fail_msg("%s at %zu: the migration after it: %s '%s'", what, where, r->ran ? "ran" : "did not run",
                  r->error);
+}
+
+/* It is as if nothing had been. */
+static inline void check_good(const struct rig_result *r, const char *what, size_t where)
+{
+    check_result(r, what, where);
+    check_same(r, what, where);
 }
 
 /* One that must not run, whose error has this in it. again: with a good one after it. */

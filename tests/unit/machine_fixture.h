@@ -5,7 +5,7 @@
  *
  *     struct machine_fixture *m = machine_fixture_new();
  *     machine_fixture_add_devices(m, disk);             // on m->f->host's loop, perhaps; the disk is taken
- *     machine_fixture_work(m);                          // loop parked, or not started
+ *     machine_fixture_work(m);                          // loop parked, or not started; RAM from 0xa0000 is free
  *     ...
  *     machine_fixture_free(m);
  */
@@ -86,11 +86,32 @@ static inline void machine_fixture_free(struct machine_fixture *m)
     free(m);
 }
 
+/* As a guest would that looks at everything. */
+static inline void machine_fixture_read_registers(struct machine_fixture *m)
+{
+    struct fixture *f = m->f;
+
+    for (unsigned i = 0; i < f->region_count; i++)
+        for (uint64_t o = 0; o + 4 <= f->regions[i].size && o < 64; o += 4)
+            bus_read(f, f->regions[i].space, f->regions[i].base + o, f->regions[i].size % 4 ? 1 : 4);
+    for (unsigned slot = 0; slot < 20; slot++)
+        for (unsigned o = 0; o < 64; o += 4)
+            config_read(f, slot, o, 4);
+}
+
+/* A driver whose queues lie where no other's do. */
+static inline void machine_start_driver(struct machine_fixture *m, struct driver *d, unsigned slot,
+                                        uint64_t base)
+{
+    driver_find(d, m->f, slot);
+    d->base = base;
+    driver_start(d, driver_offered(d));
+}
+
 /* A guest in the middle of things: requests at the disk, buffers at the NIC, bytes typed. */
 static inline void machine_fixture_work(struct machine_fixture *m)
 {
-    driver_find(&m->disk, m->f, MACHINE_DISK_SLOT);
-    driver_start(&m->disk, driver_offered(&m->disk));
+    machine_start_driver(m, &m->disk, MACHINE_DISK_SLOT, 0);
     for (unsigned i = 0; i < 3; i++) {
         driver_add(&m->disk, 0,
                    (struct buffer[]){{DRIVER_BUFFERS, 16, false},
@@ -99,17 +120,13 @@ static inline void machine_fixture_work(struct machine_fixture *m)
                    3);
     }
     driver_kick(&m->disk, 0);
-    /* Its queues lie where the disk's are, which no driver does and no device minds. */
-    driver_find(&m->nic, m->f, MACHINE_NIC_SLOT);
-    driver_start(&m->nic, driver_offered(&m->nic));
+    machine_start_driver(m, &m->nic, MACHINE_NIC_SLOT, 0x50000);
     driver_add(&m->nic, 0, &(struct buffer){DRIVER_BUFFERS + 0x1000, 1526, true}, 1);
     driver_kick(&m->nic, 0);
-    driver_find(&m->rng, m->f, MACHINE_RNG_SLOT);
-    driver_start(&m->rng, driver_offered(&m->rng));
+    machine_start_driver(m, &m->rng, MACHINE_RNG_SLOT, 0x60000);
     driver_add(&m->rng, 0, &(struct buffer){DRIVER_BUFFERS + 0x1000, 64, true}, 1);
     driver_kick(&m->rng, 0);
-    driver_find(&m->ports, m->f, MACHINE_PORTS_SLOT);
-    driver_start(&m->ports, driver_offered(&m->ports));
+    machine_start_driver(m, &m->ports, MACHINE_PORTS_SLOT, 0x70000);
     driver_add(&m->ports, 5, &(struct buffer){DRIVER_BUFFERS, 64, false}, 1);
     driver_kick(&m->ports, 5);
     serial_input(m->devices[0], "typed", 5);

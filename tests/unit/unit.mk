@@ -17,7 +17,7 @@ $(B)/tests/unit/test_engine_pause: ALL_LDFLAGS += -Wl,--wrap=malloc,--wrap=callo
 $(B)/tests/unit/test_journal_crash: $(addprefix $(B)/tests/sim/sim_,runtime.o fiber.o random.o trace.o)
 
 # A recorded migration and whatever is made of it: the fuzzers' rig (tests/fuzz), on the same fibers.
-$(addprefix $(B)/tests/unit/test_hostile_,migration sections): $(rig_obj)
+$(addprefix $(B)/tests/unit/test_hostile_,migration sections destination): $(rig_obj)
 
 check-unit: $(unit_bin)
 	$(Q)tests/run-programs unit $(unit_bin) $(example_bin)

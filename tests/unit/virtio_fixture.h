@@ -25,6 +25,7 @@
 struct driver {
     struct fixture *f;
     unsigned slot;
+    uint64_t base;                              /* added to where its queues lie; before driver_start() */
     uint32_t common, isr, config, notify, msix; /* config 0: the device has none */
     uint32_t notify_multiplier;
     uint64_t features;
@@ -138,7 +139,7 @@ static inline void driver_unmask(struct driver *d, unsigned vector)
 
 static inline void driver_setup_queue(struct driver *d, unsigned q)
 {
-    uint64_t gpa = DRIVER_QUEUE_GPA(q);
+    uint64_t gpa = d->base + DRIVER_QUEUE_GPA(q);
 
     memset(guest_ram(d->f, gpa), 0, 0x4000);
     d->queue[q] = (struct driver_queue){.desc = guest_ram(d->f, gpa),
@@ -237,7 +238,7 @@ static inline uint16_t driver_avail_event(struct driver *d, unsigned q)
 {
     uint16_t v;
 
-    memcpy(&v, guest_ram(d->f, DRIVER_QUEUE_GPA(q) + 0x3000 + 4 + 8 * DRIVER_SIZE), sizeof(v));
+    memcpy(&v, guest_ram(d->f, d->base + DRIVER_QUEUE_GPA(q) + 0x3000 + 4 + 8 * DRIVER_SIZE), sizeof(v));
     return v;
 }
 
