@@ -14,10 +14,10 @@ check-sanitize:
 	@$(MAKE) --no-print-directory SAN=address,undefined check-tiers TIERS="unit sim vm"
 	@$(MAKE) --no-print-directory SAN=thread check-tiers TIERS="unit sim"
 
-# Hours rather than minutes: many seeds, many kills, every scenario of the test hosts.
+# Hours rather than minutes: many seeds, ten minutes of each fuzzer, many kills, every scenario of the test hosts.
 check-long:
 	@scripts/install-packages check host
-	@tests/check lint unit sim-long vm kills host-long demo-linux
+	@tests/check lint unit sim-long fuzz vm kills host-long demo-linux
 
 check-tiers:
 	@SAN=$(SAN) CC=$(CC) tests/check $(TIERS)
