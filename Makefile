@@ -28,7 +28,7 @@ CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wvla -Wimplicit-fallthrough -Wstrict-prototypes -Wmissing-prototypes -Werror \
 	-Wno-gnu-variable-sized-type-not-at-end # struct kvm_msrs and its entries; gcc does not know it, nor mind
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DPERDURE_VERSION='"$(VERSION)"' -Iinclude -Isrc -I$(B)/gen -fPIC -pthread \
-	$(WARN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) \
+	$(WARN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) \
 	$(shell pkg-config --cflags $(PACKAGES))
 ALL_LDFLAGS = -pthread $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 ALL_LIBS = $(shell pkg-config --libs $(PACKAGES))
