@@ -23,6 +23,7 @@ $(fuzz_bin): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(lib_obj) $(filter-out $(B)
 $(B)/src/%.o $(B)/tests/%.o: ALL_CFLAGS += $(if $(findstring fuzzer,$(SAN)),-fno-sanitize-coverage=stack-depth)
 
 $(fuzz_name:%=fuzz-%): fuzz-%:
+	@scripts/install-packages check
 	@$(MAKE) --no-print-directory CC=clang SAN=$(fuzz_san) B=build-fuzz run-fuzz-$*
 
 # One input must end within seconds; the first undefined behaviour ends it all.
