@@ -481,8 +481,7 @@ static Channel *connect_to_played(struct transport *t, const char *address, int6
 
     switch (a->connections++) {
     case 0:
-        return played_channel_new((struct played_part[]){{a->answers, a->size}, {NULL, 0}}, a->silent,
-                                  &a->heard);
+        return played_answers_new(&(struct played_part){a->answers, a->size}, a->silent, &a->heard);
     case 1:
         return played_channel_new((struct played_part[]){{beat->data, beat->size}, {NULL, 0}}, true, NULL);
     default:

@@ -11,7 +11,7 @@ struct played_channel {
     struct task_mutex lock;
     struct task_cond changed;
     struct played_part parts[2]; /* what is left */
-    bool silent, down;
+    bool silent, down, answers;
     struct rig_bytes *heard;
 };
 
@@ -44,6 +44,8 @@ static ssize_t played_read(Channel *ch, void *buf, size_t n, int64_t deadline, E
     task_lock(&c->lock);
     if (c->down)
         errnum = ECANCELED;
+    else if (c->answers && c->parts[0].size && deadline <= clock_now())
+        errnum = ETIMEDOUT;
     else if (!(taken = take(&c->parts[0], buf, n)) && !(taken = take(&c->parts[1], buf, n)) && c->silent)
         errnum = be_silent(c, deadline);
     task_unlock(&c->lock);
@@ -110,4 +112,12 @@ Channel *played_channel_new(const struct played_part parts[2], bool silent, stru
     c->silent = silent;
     c->heard = heard;
     return &c->ch;
+}
+
+Channel *played_answers_new(const struct played_part *answers, bool silent, struct rig_bytes *heard)
+{
+    Channel *ch = played_channel_new((struct played_part[]){*answers, {NULL, 0}}, silent, heard);
+
+    ((struct played_channel *)ch)->answers = true;
+    return ch;
 }

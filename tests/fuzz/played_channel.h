@@ -15,5 +15,7 @@ struct played_part {
 
 /* heard: grows by what is written (malloc); NULL: nobody listens. */
 Channel *played_channel_new(const struct played_part parts[2], bool silent, struct rig_bytes *heard);
+/* The same of answers: they are there when somebody waits for them, and not yet when he only looks. */
+Channel *played_answers_new(const struct played_part *answers, bool silent, struct rig_bytes *heard);
 
 #endif

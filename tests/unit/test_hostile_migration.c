@@ -317,8 +317,6 @@ static void test_moved(void **state)
     moved(find(PERDURE_RECORD_STATE_END), start, "the machine's state is empty");
     moved(find(PERDURE_RECORD_STATE_END), end, "which this machine needs");
     moved(find_last(WIRE_FEED), find(PERDURE_RECORD_STATE_END), "came after epoch");
-    /* what another one builds on comes first */
-    moved(full, start, "section ram.0 begins after device serial.0 was loaded");
     /* Permission to run what is not there. */
     for (unsigned i = find(WIRE_CONFIG); i < run; i++)
         moved(run, i, "the primary gave its permission to run out of turn");

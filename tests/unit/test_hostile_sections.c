@@ -192,7 +192,9 @@ static void test_pages(void **state)
     with_part((uint64_t[]){pages << 2 | full}, 1, "RAM has 256 pages");
     with_part((uint64_t[]){UINT64_MAX << 2}, 1, "RAM has 256 pages");
     with_part((uint64_t[]){UINT64_MAX << 2 | delta}, 1, "RAM has 256 pages");
-    with_part((uint64_t[]){3}, 1, "of kind 3");
+    with_part((uint64_t[]){3}, 1, "it ends too early");
+    with_part((uint64_t[]){3, 0}, 2, "packed content is damaged"); /* of no size */
+    with_part((uint64_t[]){3, 0x0201030202010006, 0}, 3, "packed content is damaged");
     with_part((uint64_t[]){(pages - 1) << 2 | full, 1, 2, 3}, 4, "it ends too early");
     with_part((uint64_t[]){delta}, 1, "it ends too early");
     with_part((uint64_t[]){delta, 0}, 2, "an empty delta");
