@@ -37,7 +37,7 @@ def begun(pair, *options, guest=busy_guest, standby=()):
     source = guest(pair)
     destination = pair.b.standby(standby)
     limit(pair.a, SLOW)
-    migrate(pair.a, pair.b, "--no-wait", "--timeout", "1s", *AT_ONCE, *options)
+    migrate(pair.a, pair.b, "--no-wait", "--timeout", "1s", "--compress", "off", *AT_ONCE, *options)
     pair.b.wait_state("POSTCOPY", process=destination)
     pair.a.wait_state("POSTCOPY", process=source)
     return source, destination
