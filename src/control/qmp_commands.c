@@ -26,6 +26,14 @@ static bool with_machine(Vm *vm, bool (*fn)(Machine *m, Error **errp), Error **e
                    engine_state_name(s.state));
         return false;
     }
+    if (s.state ==
+        ENGINE_POSTCOPY_PAUSED) { /* it may wait for a page, and whoever wants it to do something for it */
+        error_setg(
+            errp,
+            "the guest lacks memory that is at %s, and the link is broken: wait for the source, or quit",
+            s.peer);
+        return false;
+    }
     vm_lock(vm);
     m = vm_machine(vm, errp);
     ok = m && fn(m, errp);

@@ -158,6 +158,10 @@ static bool on_goodbye(struct backup *b, Error **errp)
 
     if (!wire_get_text(b->s->in, text, errp))
         return false;
+    if (fetch_is_permitted(b)) {
+        error_setg(errp, "the source says good-bye to a guest that runs here, and lacks memory");
+        return false;
+    }
     b->end = SESSION_GOODBYE;
     session_mark_closing(b->s); /* before the primary's user can try again */
     engine_event(b->e, "PERDURE_GOODBYE", "the primary ended protection: %s", text);
@@ -224,7 +228,7 @@ static bool on_probe(struct backup *b, uint64_t id, Error **errp)
 {
     if (!wire_done(b->s->in, errp))
         return false;
-    if (fetch_runs(b))
+    if (fetch_is_permitted(b))
         fetch_await_pages(b);
     return wire_send(b->s->out, WIRE_PROBE_OK, id, errp);
 }
@@ -361,6 +365,7 @@ static void take_over(struct backup *b)
         engine_set_report(b->e, b->s->report.text);
         backup_drop(b, true, "denied: the primary goes on");
         break;
+    case VERDICT_THERE: /* of a source only */
     case VERDICT_QUIT:
         backup_drop(b, false, "the engine was told to quit");
     }

@@ -13,15 +13,17 @@
 /* Postcopy. */
 struct fetch {
     MissingPages *missing; /* of the guest's RAM; NULL: it is not one, or all is here */
-    VMStream *in, *out;    /* of the urgent connection */
+    VMStream *in;          /* of the urgent connection */
     Task *asker, *taker, *starter;
+    struct task_mutex out_lock;
+    VMStream *out; /* the same; under out_lock: NULL while the link is broken */
     /* under the engine's lock */
     bool withdrawn; /* it will not be claimed */
     bool claims;    /* it is being claimed, or was */
     bool runs;      /* the guest runs here */
     bool told;      /* and everybody knows */
     bool over;      /* the takeover is, well or not */
-    bool complete;  /* nothing is missing any more */
+    bool closing;   /* the urgent connection ends, in order */
     Error *failure; /* of it */
 };
 
@@ -78,14 +80,18 @@ void incoming_close(struct backup *b);
 bool fetch_start(struct backup *b, Error **errp);
 /* The permission to run has come. Returns when it runs here, or will not, or the link is broken. */
 bool fetch_run(struct backup *b, Error **errp);
-bool fetch_runs(struct backup *b);
+/* It has come: what follows are pages. */
+static inline bool fetch_is_permitted(const struct backup *b)
+{
+    return b->fetch.starter;
+}
 /* All that was sent by the main connection has come: waits for the urgent one's. */
 void fetch_await_pages(struct backup *b);
 /* The sections ended. */
 bool fetch_finish(struct backup *b, Error **errp);
 /* Records ended early: makes the link anew, again and again, if the guest was claimed. *errp: why they ended. */
 void fetch_go_on(struct backup *b, Error **errp);
-/* Always, in the end. */
+/* Always, in the end. A guest that runs and lacks memory stands still then. */
 void fetch_stop(struct backup *b);
 /* promote.c's, before it claims: false if the link broke before. */
 bool backup_begin_claim(struct backup *b, Error **errp);

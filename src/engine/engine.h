@@ -24,7 +24,7 @@
  * leaves an event. The requests below may be called by any task, one request at a time; they wait where they
  * say so, and return errors that say what to do. Callbacks come on engine tasks, without engine locks held,
  * and may call engine_status() only. The registries (<perdure/savevm.h>, replication.h, checkpoint_device.h)
- * are walked by the session's task alone.
+ * are walked by the session's task alone, and by the one that takes over for it in postcopy.
  *
  * Events, name and text: PERDURE_STATE "primary SYNCING -> PROTECTED: why", PERDURE_ERROR, PERDURE_REPORT
  * (several lines), PERDURE_GOODBYE; MIGRATION (its outcome changed while the state did not), MIGRATION_PASS (one begins).
@@ -180,11 +180,11 @@ bool engine_migrate_set(Engine *e, const struct engine_migrate_change *c, Error 
 /* Of the migration under way, else of the next. */
 void engine_migrate_get(Engine *e, struct engine_migrate_params *ret_params);
 
-/* Either side of a migration, POSTCOPY: takes the link down, and keeps it so until it is told to resume. */
+/* The source of a migration, POSTCOPY: takes the link down, and keeps it so until it is told to resume. */
 bool engine_migrate_pause(Engine *e, Error **errp);
 /* The source, POSTCOPY_PAUSED, which tries by itself as well: makes the link anew, now. to: where the destination listens;
- * NULL or empty: where it did. Also ASKING, of a postcopy: the user says that the guest runs there. Waits for the
- * outcome of one attempt. */
+ * NULL or empty: where it did. Also ASKING, of a postcopy: the user says that the guest runs there, which counts once the
+ * destination says so, too. Waits for the outcome of one attempt. */
 bool engine_migrate_recover(Engine *e, const char *to, Error **errp);
 
 enum engine_migration_outcome {

@@ -58,10 +58,13 @@ struct Engine {
     bool guest_asks;      /* it made a request */
     bool asks_on;         /* UNPROTECTED by the user's word, and the session asks the arbiter on */
     bool feed_waiting;    /* a replicating component has something for the peer */
-    char recover_to[256]; /* postcopy: where the source shall look for the destination; empty: where it was */
-    bool serves;          /* postcopy: the guest runs at the other side, and needs what is here */
-    uint64_t attempts;    /* to make a broken link anew */
-    uint64_t unknowns;    /* answers "unknown" of the arbiter in this ASKING */
+    char recover_to
+        [256]; /* postcopy: where the source shall look for the destination once; empty: where it was */
+    bool may_end_in_postcopy; /* the migration under way began so */
+    bool attempting;          /* to make a broken link anew */
+    bool serves;              /* postcopy: the guest runs at the other side, and needs what is here */
+    uint64_t attempts;        /* to make a broken link anew */
+    uint64_t unknowns;        /* answers "unknown" of the arbiter in this ASKING */
     struct figures figures;
     struct engine_migration migration;
     struct engine_migrate_params migrate_next, migrate_now; /* of the next, and of the one that began last */
@@ -80,7 +83,7 @@ struct Engine {
     struct session *session; /* NULL: none; ended ones are reaped by the next */
     bool session_ended;
     uint64_t session_number; /* counts them: a request waits for the end of the one that it saw */
-    bool taking_down;        /* engine_quit() has its hand on session */
+    bool taking_down;        /* engine_take_link_down() has its hand on session */
     Channel *checking;       /* of a `protect --check` that is being answered: the end does not wait for it */
     Task *session_task, *accept_task;
 };

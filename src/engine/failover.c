@@ -130,11 +130,8 @@ enum verdict session_ask(struct session *s, enum arbiter_side side, bool permitt
             return answer == ARBITER_GRANTED ? VERDICT_GRANTED : VERDICT_DENIED;
         }
         note_unknown(s, err);
-        if (s->hello.postcopy && permitted && engine_wishes(s->e).resume) {
-            report_line(&s->report, "arbiter", "%s: no answer; the user said that the guest runs there",
-                        s->arbiter->kind);
-            return VERDICT_DENIED;
-        }
+        if (engine_wishes(s->e).resume)
+            return VERDICT_THERE;
         if (user_decides(s)) {
             report_line(&s->report, "arbiter",
                         "%s: no answer; the user vouched that the other side does not run", s->arbiter->kind);

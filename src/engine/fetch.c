@@ -2,8 +2,8 @@
 /*
  * Postcopy, the destination's half: the guest runs here while part of its memory is still at the source.
  *
- * Tasks: one asks for what somebody waits for, one takes the answers (both on the urgent connection), the session's own takes
- * what the source sends by itself. The takeover has a task as well: it may touch what is missing, and wait for it while
+ * Tasks: one hears who touches what is missing, and asks for it; one a link takes the answers, on the urgent connection; the
+ * session's own takes what the source sends by itself. The takeover has a task as well: it may touch what is missing, and wait for it while
  * the link is broken and the session makes a new one.
  *
  * A link that breaks before this side claims the guest ends it all: nothing runs, and whoever waits is let go
@@ -23,7 +23,7 @@
 /* --- how far things have got --- */
 
 struct outcome {
-    bool runs, over, complete;
+    bool runs, over, closing;
 };
 
 static struct outcome look(struct backup *b)
@@ -31,7 +31,7 @@ static struct outcome look(struct backup *b)
     struct outcome o;
 
     task_lock(&b->e->lock);
-    o = (struct outcome){b->fetch.runs, b->fetch.over, b->fetch.complete};
+    o = (struct outcome){b->fetch.runs, b->fetch.over, b->fetch.closing};
     task_unlock(&b->e->lock);
     return o;
 }
@@ -59,7 +59,7 @@ static bool withdraw(struct backup *b)
     return withdrawn;
 }
 
-/* The link is broken. */
+/* The link is broken, or this side gives up. */
 static void let_go(struct backup *b)
 {
     if (withdraw(b))
@@ -68,14 +68,23 @@ static void let_go(struct backup *b)
 
 /* --- questions and answers --- */
 
+/* While the link is broken a question waits for the next one. */
+static void ask(struct backup *b, uint64_t page)
+{
+    task_lock(&b->fetch.out_lock);
+    if (b->fetch.out && !wire_send(b->fetch.out, WIRE_WANT, page, NULL))
+        link_down(&b->s->link, "the source does not take questions for memory");
+    task_unlock(&b->fetch.out_lock);
+}
+
+/* For as long as something may be touched that is not here, whatever the link does. */
 static void ask_run(void *backup)
 {
     struct backup *b = backup;
     uint64_t page;
 
     while (missing_next(b->fetch.missing, &page))
-        if (!wire_send(b->fetch.out, WIRE_WANT, page, NULL))
-            break; /* the other task tells why */
+        ask(b, page);
 }
 
 static bool take_next(struct backup *b, Error **errp)
@@ -100,42 +109,54 @@ static void take_run(void *backup)
 
     while (take_next(b, &err))
         ;
-    if (!look(b).complete) {
+    if (!look(b).closing) {
         link_down(&b->s->link, error_get_pretty(err));
-        missing_shutdown(b->fetch.missing);
         let_go(b);
     }
     error_free(err);
 }
 
-static bool start_tasks(struct backup *b, Error **errp)
+static void set_out(struct backup *b, VMStream *out)
+{
+    task_lock(&b->fetch.out_lock);
+    perdure_stream_close(b->fetch.out);
+    b->fetch.out = out;
+    task_unlock(&b->fetch.out_lock);
+}
+
+static void set_closing(struct backup *b)
+{
+    task_lock(&b->e->lock);
+    b->fetch.closing = true;
+    task_unlock(&b->e->lock);
+}
+
+/* The link is there. */
+static bool open_urgent(struct backup *b, Error **errp)
 {
     Channel *ch = b->s->link.urgent;
+    VMStream *out = vmstream_new_writer(ch);
 
-    missing_ask_again(b->fetch.missing);
     b->fetch.in = vmstream_new_reader(ch);
-    b->fetch.out = vmstream_new_writer(ch);
-    if (!b->fetch.in || !b->fetch.out) {
+    set_out(b, out);
+    if (!b->fetch.in || !out) {
         error_setg(errp, "out of memory");
         return false;
     }
-    b->fetch.asker = task_start("ask", ask_run, b, errp);
-    b->fetch.taker = b->fetch.asker ? task_start("take", take_run, b, errp) : NULL;
+    missing_ask_again(b->fetch.missing);
+    b->fetch.taker = task_start("take", take_run, b, errp);
     return b->fetch.taker;
 }
 
-static void stop_tasks(struct backup *b)
+static void close_urgent(struct backup *b)
 {
-    if (b->fetch.asker)
+    if (b->s->link.urgent)
         channel_shutdown(b->s->link.urgent);
-    if (b->fetch.asker)
-        missing_shutdown(b->fetch.missing);
-    task_join(b->fetch.asker);
     task_join(b->fetch.taker);
-    b->fetch.asker = b->fetch.taker = NULL;
+    b->fetch.taker = NULL;
     perdure_stream_close(b->fetch.in);
-    perdure_stream_close(b->fetch.out);
-    b->fetch.in = b->fetch.out = NULL;
+    b->fetch.in = NULL;
+    set_out(b, NULL);
 }
 
 bool fetch_start(struct backup *b, Error **errp)
@@ -144,18 +165,40 @@ bool fetch_start(struct backup *b, Error **errp)
         error_setg(errp, "the source did not say that memory would be missing");
         return false;
     }
+    task_mutex_init(&b->fetch.out_lock);
     b->fetch.missing = ram_postcopy_missing(b->e->guest);
-    return start_tasks(b, errp);
+    b->fetch.asker = task_start("ask", ask_run, b, errp);
+    return b->fetch.asker && open_urgent(b, errp);
+}
+
+static void stop_asking(struct backup *b)
+{
+    missing_shutdown(b->fetch.missing);
+    task_join(b->fetch.asker);
+    b->fetch.asker = NULL;
+    task_mutex_destroy(&b->fetch.out_lock);
+}
+
+/* Before anybody could read a page that never came. Twice: a pause may fail. */
+static void hold_guest(struct backup *b)
+{
+    Guest *g = b->e->guest;
+
+    if (look(b).runs && !g->ops->pause(g, NULL))
+        g->ops->pause(g, NULL);
 }
 
 void fetch_stop(struct backup *b)
 {
     if (!b->fetch.missing)
         return;
-    stop_tasks(b);
-    if (b->fetch.starter)
-        task_join(b->fetch.starter);
+    set_closing(b);
+    close_urgent(b);
+    let_go(b);
+    task_join(b->fetch.starter);
     b->fetch.starter = NULL;
+    hold_guest(b);
+    stop_asking(b);
     error_free(b->fetch.failure);
     b->fetch.failure = NULL;
     b->fetch.missing = NULL;
@@ -174,11 +217,6 @@ static void start_run(void *backup)
     b->fetch.over = true;
     task_broadcast(&b->e->changed);
     task_unlock(&b->e->lock);
-}
-
-bool fetch_runs(struct backup *b)
-{
-    return b->fetch.missing && look(b).runs;
 }
 
 /* The link's end wakes it, too, unless it came just before: so not for long. */
@@ -221,29 +259,55 @@ void fetch_await_pages(struct backup *b)
         task_sleep_until(clock_now() + LOOK);
 }
 
-/* The source may be told to go, whatever becomes of the link. */
+/* It will never run here. */
+static bool has_failed(struct backup *b)
+{
+    struct outcome o = look(b);
+
+    return o.over && !o.runs;
+}
+
+static void fail(struct backup *b, Error **errp)
+{
+    b->end = SESSION_PEER_FAILED;
+    error_propagate(errp, b->fetch.failure);
+    b->fetch.failure = NULL;
+}
+
 static void note_fetched(struct backup *b)
+{
+    Engine *e = b->e;
+
+    task_lock(&e->lock);
+    e->migration.outcome = ENGINE_MIGRATION_COMPLETED;
+    e->migration.ended = clock_now();
+    memcpy(e->fetched_pair, b->s->hello.pair, sizeof(e->fetched_pair));
+    task_unlock(&e->lock);
+    b->end = SESSION_MIGRATED;
+    engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "all memory is here");
+}
+
+/* Nothing is missing any more: the source may be told to go, whatever becomes of the link. false: the takeover failed. */
+static bool end_load(struct backup *b, Error **errp)
 {
     Error *err = NULL;
 
-    task_lock(&b->e->lock);
-    b->fetch.complete = true;
-    task_unlock(&b->e->lock);
-    stop_tasks(b);
-    task_join(b->fetch.starter); /* nothing is missing that it could wait for */
+    task_join(b->fetch.starter); /* it may still touch what was never written, so the asker goes on */
     b->fetch.starter = NULL;
+    if (has_failed(b)) {
+        fail(b, errp);
+        return false;
+    }
+    set_closing(b);
+    close_urgent(b);
+    stop_asking(b);
     if (!perdure_loadvm_cleanup(&err))
         engine_note_trouble(b->e, err);
     error_free(err);
     b->loading = false;
     b->fetch.missing = NULL;
-    task_lock(&b->e->lock);
-    b->e->migration.outcome = ENGINE_MIGRATION_COMPLETED;
-    b->e->migration.ended = clock_now();
-    memcpy(b->e->fetched_pair, b->s->hello.pair, sizeof(b->e->fetched_pair));
-    task_unlock(&b->e->lock);
-    b->end = SESSION_MIGRATED;
-    engine_set_state(b->e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "all memory is here");
+    note_fetched(b);
+    return true;
 }
 
 bool fetch_finish(struct backup *b, Error **errp)
@@ -252,14 +316,13 @@ bool fetch_finish(struct backup *b, Error **errp)
         error_setg(errp, "the source says that all memory was sent, and some is missing");
         return false;
     }
-    if (!perdure_loadvm_complete(errp))
+    if (!perdure_loadvm_complete(errp) || !end_load(b, errp))
         return false;
-    note_fetched(b);
     wire_send(b->s->out, WIRE_FETCHED, 0, NULL); /* it comes again if it does not hear it */
     return true;
 }
 
-static void say_paused(struct backup *b, const char *why)
+static void say_paused(struct backup *b)
 {
     bool told;
 
@@ -267,7 +330,7 @@ static void say_paused(struct backup *b, const char *why)
     told = b->fetch.told && b->e->state == ENGINE_POSTCOPY;
     task_unlock(&b->e->lock);
     if (told)
-        engine_set_state(b->e, ENGINE_PRIMARY, ENGINE_POSTCOPY_PAUSED, why);
+        engine_set_state(b->e, ENGINE_PRIMARY, ENGINE_POSTCOPY_PAUSED, "the link was lost");
 }
 
 static void say_resumed(struct backup *b)
@@ -292,15 +355,7 @@ static bool send_lack(struct backup *b, Error **errp)
 static bool take_link(struct backup *b, Channel *ch, Error **errp)
 {
     return session_relink(b->s, ch, errp) && backup_take_connections(b, errp) && send_lack(b, errp) &&
-           start_tasks(b, errp);
-}
-
-/* It will never run here. */
-static bool has_failed(struct backup *b)
-{
-    struct outcome o = look(b);
-
-    return o.over && !o.runs;
+           open_urgent(b, errp);
 }
 
 /* false: that connection was of no use. */
@@ -313,7 +368,7 @@ static bool take_source(struct backup *b, Channel *ch)
         return true;
     }
     link_down(&b->s->link, error_get_pretty(err));
-    stop_tasks(b);
+    close_urgent(b);
     engine_note_error(b->e, err);
     error_free(err);
     return false;
@@ -323,7 +378,10 @@ static bool take_source(struct backup *b, Channel *ch)
 static bool await_source(struct backup *b)
 {
     while (!engine_wishes(b->e).quit && !has_failed(b)) {
-        Channel *ch = session_await(b->s, WIRE_KIND_RESUME, clock_now() + WAIT, NULL);
+        Channel *ch;
+
+        say_paused(b); /* as soon as the takeover says that it runs here */
+        ch = session_await(b->s, WIRE_KIND_RESUME, clock_now() + WAIT, NULL);
 
         if (ch && take_source(b, ch))
             return true;
@@ -331,50 +389,32 @@ static bool await_source(struct backup *b)
     return false;
 }
 
-static void fail(struct backup *b, Error **errp)
-{
-    b->end = SESSION_PEER_FAILED;
-    error_propagate(errp, b->fetch.failure);
-    b->fetch.failure = NULL;
-}
-
-/* The guest stands still before anybody could read a page that never came. */
-static void end_process(struct backup *b)
-{
-    Guest *g = b->e->guest;
-
-    b->end = SESSION_QUIT;
-    if (fetch_runs(b) && !g->ops->pause(g, NULL))
-        g->ops->pause(g, NULL);
-}
-
 static void note_broken(struct backup *b, Error **errp)
 {
     link_down(&b->s->link, *errp ? error_get_pretty(*errp) : "the link was lost");
     session_blame_link(b->s, errp);
-    stop_tasks(b);
+    close_urgent(b);
     if (*errp && !engine_wishes(b->e).quit)
         engine_note_error(b->e, *errp);
-    say_paused(b, *errp ? error_get_pretty(*errp) : "the link was lost");
     error_free(*errp);
     *errp = NULL;
 }
 
 void fetch_go_on(struct backup *b, Error **errp)
 {
-    while (b->fetch.starter && b->end == SESSION_OPEN) {
+    while (fetch_is_permitted(b) && b->end == SESSION_OPEN) {
         note_broken(b, errp);
         if (withdraw(b)) { /* by now the task that took the answers has let it go */
             error_setg(errp, "the link broke before the guest was claimed");
             return;
         }
-        if (!missing_left(b->fetch.missing) && fetch_runs(b))
-            note_fetched(b);
+        if (!missing_left(b->fetch.missing) && look(b).runs)
+            end_load(b, errp);
         else if (await_source(b))
             backup_take_records(b, errp);
         else if (has_failed(b))
             fail(b, errp);
         else
-            end_process(b);
+            b->end = SESSION_QUIT;
     }
 }

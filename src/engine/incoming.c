@@ -34,7 +34,7 @@ bool incoming_section(struct backup *b, uint16_t type, uint64_t id, Error **errp
     bool more = type == PERDURE_RECORD_SECTION_PART || type == PERDURE_RECORD_SECTION_END;
 
     if (!backup_is_destination(b) || !b->replicating) {
-        if (!b->loaded || !fetch_runs(b) || !more)
+        if (!b->loaded || !fetch_is_permitted(b) || !more)
             return out_of_turn(errp);
     } else if (b->loaded) {
         return out_of_turn(errp);
@@ -67,8 +67,10 @@ static bool load_devices(struct backup *b, Error **errp)
 /* In postcopy some memory may still be missing, and the load goes on after the switch. */
 static bool complete(struct backup *b, Error **errp)
 {
-    if (b->fetch.missing)
+    if (b->fetch.missing) {
+        missing_seal(b->fetch.missing);
         return perdure_loadvm_may_run(errp);
+    }
     if (!perdure_loadvm_complete(errp))
         return false;
     b->loading = false;
@@ -86,7 +88,7 @@ bool incoming_state_end(struct backup *b, Error **errp)
 {
     if (!wire_done(b->s->in, errp))
         return false;
-    if (b->loaded && fetch_runs(b))
+    if (b->loaded && fetch_is_permitted(b))
         return fetch_finish(b, errp);
     if (!backup_is_destination(b) || !b->replicating || b->loaded)
         return out_of_turn(errp);

@@ -164,29 +164,32 @@ bool link_start(struct link *l, bool pings, Error **errp)
     return l->task;
 }
 
+/* Lock held, so that nobody resets the link, and frees them, meanwhile. */
+static void shut_connections(struct link *l)
+{
+    Channel *all[] = {l->main, l->beat, l->urgent};
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        if (all[i])
+            channel_shutdown(all[i]);
+}
+
 void link_down(struct link *l, const char *why)
 {
-    Channel *all[3];
     bool first;
 
     task_lock(&l->lock);
-    all[0] = l->main;
-    all[1] = l->beat;
-    all[2] = l->urgent;
     first = !l->down;
     if (first) {
         l->down = true;
         l->down_at = clock_now();
         snprintf(l->why, sizeof(l->why), "%s", why);
+        shut_connections(l);
         task_broadcast(&l->changed);
     }
     task_unlock(&l->lock);
-    if (!first)
-        return;
-    for (int i = 0; i < 3; i++)
-        if (all[i])
-            channel_shutdown(all[i]);
-    l->on_down(l->opaque);
+    if (first)
+        l->on_down(l->opaque);
 }
 
 bool link_is_down(struct link *l)
@@ -208,29 +211,27 @@ bool link_reason(struct link *l, int64_t *at, char *why, size_t size)
     return down;
 }
 
-/* down, so that nobody else has a hand on them. */
-static void close_connections(struct link *l)
-{
-    task_join(l->task);
-    channel_close(l->main);
-    channel_close(l->beat);
-    channel_close(l->urgent);
-}
-
 void link_reset(struct link *l)
 {
-    close_connections(l);
+    Channel *all[3];
+
+    task_join(l->task);
     task_lock(&l->lock);
+    all[0] = l->main;
+    all[1] = l->beat;
+    all[2] = l->urgent;
     l->main = l->beat = l->urgent = NULL;
     l->task = NULL;
     l->down = l->watching = false;
     task_unlock(&l->lock);
+    for (int i = 0; i < 3; i++)
+        channel_close(all[i]);
 }
 
 void link_close(struct link *l)
 {
     link_down(l, "the connection was closed here");
-    close_connections(l);
+    link_reset(l);
     task_cond_destroy(&l->changed);
     task_mutex_destroy(&l->lock);
 }

@@ -39,7 +39,7 @@ struct link {
     void *opaque;
 };
 
-/* on_down: called once, by whichever task finds the link broken; must only wake somebody. */
+/* on_down: called once a link, by whichever task finds the link broken; must only wake somebody. */
 void link_init(struct link *l, int64_t timeout, void (*on_down)(void *opaque), void *opaque);
 /* Takes ch; NULL when memory is out. */
 Channel *link_wrap(struct link *l, Channel *ch);

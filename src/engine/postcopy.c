@@ -13,6 +13,7 @@
 #include <perdure/savevm.h>
 
 #include <stdio.h>
+#include <string.h>
 
 #define TOLD_ENOUGH 128u /* pages that the pause may as well tell */
 #define RETRY       (500 * NS_PER_MS)
@@ -132,6 +133,8 @@ void postcopy_stop_answering(struct primary *p)
     if (p->answer.task)
         channel_shutdown(p->s->link.urgent);
     task_join(p->answer.task);
+    if (p->answer.out)
+        p->sent_before += perdure_stream_bytes(p->answer.out);
     perdure_stream_close(p->answer.in);
     perdure_stream_close(p->answer.out);
     p->answer.task = NULL;
@@ -226,12 +229,11 @@ static bool read_lack(struct primary *p, Error **errp)
 
 static bool reconnect(struct primary *p, bool *ret_fetched, Error **errp)
 {
-    p->sent_before += perdure_stream_bytes(p->s->out);
     return session_reconnect(p->s, ret_fetched, errp) &&
            (*ret_fetched || (read_lack(p, errp) && start_answering(p, errp)));
 }
 
-/* Until the next attempt; an address that the user gave is tried from then on. false: it is all over. */
+/* Until the next attempt. false: it is all over. */
 static bool wait_for_attempt(struct primary *p)
 {
     Engine *e = p->e;
@@ -243,45 +245,79 @@ static bool wait_for_attempt(struct primary *p)
            task_wait_until(&e->changed, &e->lock, e->wish.hold ? TIME_NEVER : until))
         ;
     quit = e->wish.quit;
-    e->wish.resume = e->wish.hold = false;
-    if (e->recover_to[0])
-        snprintf(p->s->peer, sizeof(p->s->peer), "%s", e->recover_to);
-    e->recover_to[0] = 0;
     task_unlock(&e->lock);
     return !quit;
 }
 
-/* For who waits in engine_migrate_recover(). Takes err. */
-static void note_attempt(struct primary *p, Error *err)
+/* Where the user said, this time. */
+static void begin_attempt(struct primary *p)
 {
-    bool ok = !err;
+    Engine *e = p->e;
 
-    if (err)
-        engine_note_error(p->e, err);
-    error_free(err);
-    task_lock(&p->e->lock);
-    p->e->attempts++;
-    p->e->migration.resumed += ok;
-    task_broadcast(&p->e->changed);
-    task_unlock(&p->e->lock);
+    task_lock(&e->lock);
+    e->wish.resume = false;
+    e->attempting = true;
+    if (e->recover_to[0])
+        snprintf(p->s->peer, sizeof(p->s->peer), "%s", e->recover_to);
+    e->recover_to[0] = 0;
+    task_unlock(&e->lock);
 }
 
-/* Until the link is back, or the destination says that it needs nothing more (*ret_fetched). */
-static bool resume(struct primary *p, bool *ret_fetched)
+/* An address that was of no use is forgotten. For who waits in engine_migrate_recover(). */
+static void end_attempt(struct primary *p, bool ok, const char *old_peer)
 {
-    while (wait_for_attempt(p)) {
-        Error *err = NULL;
+    Engine *e = p->e;
 
-        if (reconnect(p, ret_fetched, &err)) {
-            if (!*ret_fetched)
-                engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_POSTCOPY, "the link is back");
-            note_attempt(p, NULL);
-            return true;
-        }
+    task_lock(&e->lock);
+    e->wish.hold = e->wish.hold && !ok; /* who paused it goes on trying himself */
+    if (ok)
+        snprintf(e->peer, sizeof(e->peer), "%s", p->s->peer);
+    else
+        snprintf(p->s->peer, sizeof(p->s->peer), "%s", old_peer);
+    e->attempting = false;
+    e->attempts++;
+    e->migration.resumed += ok;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+}
+
+/* Told once, not twice a second. */
+static void note_failure(struct primary *p, const Error *err)
+{
+    bool same;
+
+    task_lock(&p->e->lock);
+    same = !strcmp(p->e->last_error, error_get_pretty(err));
+    task_unlock(&p->e->lock);
+    if (!same)
+        engine_note_error(p->e, err);
+}
+
+bool postcopy_reach(struct primary *p, bool *ret_fetched)
+{
+    char old_peer[sizeof(p->s->peer)];
+    Error *err = NULL;
+    bool ok;
+
+    memcpy(old_peer, p->s->peer, sizeof(old_peer));
+    begin_attempt(p);
+    ok = reconnect(p, ret_fetched, &err);
+    if (!ok) {
         link_down(&p->s->link, error_get_pretty(err));
         postcopy_stop_answering(p);
-        note_attempt(p, err);
+        note_failure(p, err);
     }
+    error_free(err);
+    end_attempt(p, ok, old_peer);
+    return ok;
+}
+
+/* Until the link is back, or the destination says that it needs nothing more (*ret_fetched). false: it is all over. */
+static bool resume(struct primary *p, bool *ret_fetched)
+{
+    while (wait_for_attempt(p))
+        if (postcopy_reach(p, ret_fetched))
+            return true;
     return false;
 }
 
@@ -304,7 +340,6 @@ static bool send_all(struct primary *p)
 static void complete(struct primary *p)
 {
     task_lock(&p->e->lock);
-    p->e->serves = false;
     p->e->migration.outcome = ENGINE_MIGRATION_COMPLETED;
     p->e->migration.bytes_left = 0;
     p->e->migration.ended = clock_now();
@@ -312,21 +347,30 @@ static void complete(struct primary *p)
     p->end = SESSION_MIGRATED;
 }
 
-/* until it has all, or this process ends. */
-static void serve(struct primary *p, bool connected)
+/* POSTCOPY_PAUSED. False: this process ends. */
+static bool come_back(struct primary *p, bool *ret_fetched)
 {
-    bool fetched = connected && send_all(p);
+    if (!resume(p, ret_fetched))
+        return false;
+    if (!*ret_fetched)
+        engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_POSTCOPY, "the link is back");
+    return true;
+}
 
+/* POSTCOPY, the link is up, or paused; until it has all, or this process ends. */
+static void serve(struct primary *p, bool up, bool fetched)
+{
     while (!fetched) {
+        if (up && (fetched = send_all(p)))
+            break;
+        p->sent_before += perdure_stream_bytes(p->s->out);
         if (engine_wishes(p->e).quit) {
             p->end = SESSION_QUIT;
             return;
         }
-        if (connected)
+        if (up)
             engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_POSTCOPY_PAUSED, "the link was lost");
-        connected = resume(p, &fetched);
-        if (connected && !fetched)
-            fetched = send_all(p);
+        up = come_back(p, &fetched);
     }
     complete(p);
 }
@@ -336,6 +380,7 @@ static void begin_to_serve(struct primary *p)
     task_lock(&p->e->lock);
     p->e->serves = true;
     p->e->migration.outcome = ENGINE_MIGRATION_ACTIVE;
+    task_broadcast(&p->e->changed);
     task_unlock(&p->e->lock);
 }
 
@@ -344,14 +389,27 @@ void postcopy_serve(struct primary *p)
     begin_to_serve(p);
     engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_POSTCOPY,
                      "the destination runs the guest, and fetches the rest");
-    serve(p, true);
+    serve(p, true, false);
+}
+
+static void pause_first(struct primary *p)
+{
+    begin_to_serve(p);
+    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_POSTCOPY_PAUSED,
+                     "the destination runs the guest, and lacks memory");
 }
 
 void postcopy_serve_denied(struct primary *p)
 {
     postcopy_stop_answering(p);
-    begin_to_serve(p);
-    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_POSTCOPY_PAUSED,
-                     "the destination runs the guest, and lacks memory");
-    serve(p, false);
+    pause_first(p);
+    serve(p, false, false);
+}
+
+void postcopy_serve_reached(struct primary *p, bool fetched)
+{
+    pause_first(p);
+    if (!fetched)
+        engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_POSTCOPY, "the link is back");
+    serve(p, true, fetched);
 }

@@ -251,12 +251,11 @@ static bool send_writes(struct primary *p, Error **errp)
     return true;
 }
 
-/* What is left of memory, or which part of it is left. */
 static bool send_last_pass(struct primary *p, Error **errp)
 {
     uint64_t left;
 
-    return p->postcopy ? postcopy_tell_last(p, errp) : send_pass(p, &left, errp);
+    return p->postcopy || send_pass(p, &left, errp); /* in postcopy there is next to nothing to send */
 }
 
 /* Little is left: the last pass was sent in the pause. */
@@ -267,6 +266,7 @@ static bool send_rest(struct primary *p, Error **errp)
     primary_limit_send(p);
     if (!send_writes(p, errp) || !replication_get_error_all(errp) ||
         (p->g->ops->begin_save && !p->g->ops->begin_save(p->g, errp)) ||
+        (p->postcopy && !postcopy_tell_last(p, errp)) ||
         !perdure_savevm_complete_precopy(out, p->postcopy, errp) || !perdure_savevm_devices(out, errp))
         return false;
     perdure_stream_begin(out, PERDURE_RECORD_STATE_END, 0);
@@ -304,6 +304,7 @@ static void tell_steps(struct primary *p, const struct steps *t)
     struct engine_migration *m = &p->e->migration;
 
     task_lock(&p->e->lock);
+    p->e->serves = p->postcopy;
     m->bytes_sent = perdure_stream_bytes(p->s->out);
     p->e->figures.sync_pages_left = 0;
     if (!p->postcopy)
@@ -395,6 +396,10 @@ void primary_migrate(struct primary *p, Error **errp)
 void precopy_end(struct primary *p)
 {
     engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_MIGRATED, "the destination runs the guest");
+    task_lock(&p->e->lock);
+    p->e->serves = false;
+    task_broadcast(&p->e->changed);
+    task_unlock(&p->e->lock);
     if (p->e->owner.migrated)
         p->e->owner.migrated(p->e->owner.opaque);
 }

@@ -465,46 +465,73 @@ static void go_on_alone(struct primary *p, const char *why)
     go_on(p, SESSION_LINK_LOST, why);
 }
 
-/* It runs there, and needs what is here. */
-static void serve_denied(struct primary *p)
+/* Nothing of it is seen here any more. */
+static void give_away(struct primary *p)
 {
+    primary_step_down(p);
+    session_try_mark_disks(p->s, GUEST_DISKS_SUPERSEDED);
+}
+
+static void be_denied(struct primary *p)
+{
+    give_away(p);
+    if (p->postcopy) { /* it needs what is here */
+        engine_set_report(p->e, p->s->report.text);
+        postcopy_serve_denied(p);
+        return;
+    }
+    report_line(&p->s->report, "output",
+                "discarded since the last acknowledged epoch; the guest stands still");
     engine_set_report(p->e, p->s->report.text);
-    postcopy_serve_denied(p);
-    if (p->end == SESSION_MIGRATED)
-        precopy_end(p);
+    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_FENCED, "the arbiter denied: the other side runs");
+}
+
+/* The user says so. It counts when the destination does, too. false: it did not. */
+static bool is_there(struct primary *p)
+{
+    bool fetched;
+
+    if (!postcopy_reach(p, &fetched))
+        return false;
+    give_away(p);
+    postcopy_serve_reached(p, fetched);
+    return true;
+}
+
+static enum verdict ask_until_decided(struct primary *p)
+{
+    enum verdict v;
+
+    do
+        v = session_ask(p->s, ARBITER_PRIMARY, p->permitted);
+    while (v == VERDICT_THERE && !is_there(p));
+    return v;
 }
 
 static void ask(struct primary *p)
 {
-    struct session *s = p->s;
-
     /* It may run on, its output held; not if the other side may run by our leave. */
     if (!p->permitted)
         primary_resume(p);
     engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_ASKING, "the other side does not answer");
-    switch (session_ask(s, ARBITER_PRIMARY, p->permitted)) {
+    switch (ask_until_decided(p)) {
     case VERDICT_GRANTED:
-        session_remember_grant(s, s->hello.generation);
+        session_remember_grant(p->s, p->s->hello.generation);
         go_on_alone(p, "the arbiter granted this side to go on alone");
         break;
     case VERDICT_VOUCHED:
         go_on_alone(p, "the user vouched that the other side does not run");
         break;
     case VERDICT_DENIED:
-        primary_step_down(p);
-        session_try_mark_disks(s, GUEST_DISKS_SUPERSEDED);
-        if (p->postcopy) {
-            serve_denied(p);
-            break;
-        }
-        report_line(&s->report, "output",
-                    "discarded since the last acknowledged epoch; the guest stands still");
-        engine_set_report(p->e, s->report.text);
-        engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_FENCED, "the arbiter denied: the other side runs");
+        be_denied(p);
+        break;
+    case VERDICT_THERE:
         break;
     case VERDICT_QUIT:
         primary_step_down(p);
     }
+    if (p->end == SESSION_MIGRATED)
+        precopy_end(p);
 }
 
 static void finish(struct primary *p, enum session_end end, const char *why)

@@ -49,7 +49,7 @@ struct primary {
         Task *task;
         bool over;        /* nothing will be asked for any more; under the engine's lock */
     } answer;             /* postcopy */
-    uint64_t sent_before; /* bytes, over links that broke */
+    uint64_t sent_before; /* bytes, over links that broke, and in answers */
     enum session_end end;
 };
 
@@ -122,8 +122,11 @@ void precopy_end(struct primary *p);
 bool postcopy_tell(struct primary *p, Error **errp);
 bool postcopy_tell_last(struct primary *p, Error **errp);
 void postcopy_serve(struct primary *p);
-/* The same, from ASKING, when it turned out that it runs there. */
+/* The same, from ASKING: the arbiter says that it runs there. */
 void postcopy_serve_denied(struct primary *p);
+/* From ASKING, before that is certain: one attempt to make the link anew; and then. */
+bool postcopy_reach(struct primary *p, bool *ret_fetched);
+void postcopy_serve_reached(struct primary *p, bool fetched);
 /* Before the guest goes on here, and in the end. */
 void postcopy_stop_answering(struct primary *p);
 

@@ -68,21 +68,21 @@ static void tell(struct backup *b)
     Engine *e = b->e;
     struct session *s = b->s;
 
+    if (b->fetch.missing) /* first: to announce may take a page, and the link may be broken */
+        engine_set_state(e, ENGINE_PRIMARY, ENGINE_POSTCOPY, "the guest runs here, and lacks memory");
+    task_lock(&e->lock);
+    b->fetch.told = true;
+    task_unlock(&e->lock);
     e->guest->ops->announce(e->guest);
     report_line(&s->report, "announce", "network interfaces announced");
     if (!backup_is_destination(b))
         report_note(&s->report, "output",
                     "nothing was held here; what the other side did not release is lost");
     engine_set_report(e, s->report.text);
-    if (b->fetch.missing)
-        engine_set_state(e, ENGINE_PRIMARY, ENGINE_POSTCOPY, "the guest runs here, and lacks memory");
-    else
+    if (!b->fetch.missing)
         engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "the guest runs here");
     if (e->owner.promoted)
         e->owner.promoted(e->owner.opaque, e->guest);
-    task_lock(&e->lock);
-    b->fetch.told = true;
-    task_unlock(&e->lock);
 }
 
 /* It was switched off: that is not a failure to be healed. */

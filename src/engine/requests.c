@@ -92,6 +92,9 @@ static void take_params(Engine *e, const struct session *s, bool migrate)
         e->migrate_now = s->migrate;
     }
     e->wish = (struct wishes){.quit = e->wish.quit};
+    e->may_end_in_postcopy = s->hello.postcopy;
+    e->serves = false;
+    e->recover_to[0] = 0;
     e->guest_asks = false;
     e->unknowns = 0;
     e->last_error[0] = 0;
@@ -242,7 +245,7 @@ bool engine_migrate_set(Engine *e, const struct engine_migrate_change *c, Error 
     next = e->migrate_next;
     engine_migrate_params_change(&next, c);
     ok = check_migrate_params(&next, errp);
-    if (ok && migrates_locked(e) && c->on_slow == ENGINE_SLOW_POSTCOPY && !e->session->hello.postcopy) {
+    if (ok && migrates_locked(e) && c->on_slow == ENGINE_SLOW_POSTCOPY && !e->may_end_in_postcopy) {
         error_setg(errp,
                    "this migration did not begin so that it could end in postcopy (--on-slow postcopy)");
         ok = false;
@@ -299,7 +302,7 @@ static bool end_session_locked(Engine *e, const char *command, bool force, Error
     wish_begin(&e->wish.unprotect, &e->wishers.unprotect, true);
     wish_begin(&e->wish.vouched, &e->wishers.vouched, force);
     task_broadcast(&e->changed);
-    while (e->role == ENGINE_PRIMARY && session_is_on_locked(e, number) && !e->asks_on &&
+    while (e->role == ENGINE_PRIMARY && session_is_on_locked(e, number) && !e->asks_on && !e->serves &&
            !(e->state == ENGINE_ASKING && !force && e->unknowns))
         task_wait(&e->changed, &e->lock);
     wish_end(&e->wish.unprotect, &e->wishers.unprotect, true);
@@ -373,35 +376,41 @@ bool engine_migrate_pause(Engine *e, Error **errp)
     return ok;
 }
 
+/* One that is under way when it is asked for does not count: it may go to another address. */
 static bool recover_locked(Engine *e, const char *to, Error **errp)
 {
-    uint64_t number = e->session_number, attempts = e->attempts;
+    uint64_t number = e->session_number, resumed = e->migration.resumed;
+    uint64_t until = e->attempts + 1 + e->attempting;
 
     snprintf(e->recover_to, sizeof(e->recover_to), "%s", to ? to : "");
     e->wish.resume = true;
     task_broadcast(&e->changed);
-    while (session_is_on_locked(e, number) && e->attempts == attempts && !e->wish.quit)
+    while (session_is_on_locked(e, number) && e->attempts < until && e->migration.resumed == resumed &&
+           (e->state == ENGINE_ASKING || e->serves) && !e->wish.quit)
         task_wait(&e->changed, &e->lock);
-    if (e->state == ENGINE_POSTCOPY || e->state == ENGINE_MIGRATED)
+    if (e->migration.resumed > resumed || e->state == ENGINE_MIGRATED)
         return true;
     error_setg(errp, "the migration cannot go on yet: %s", e->last_error);
     return false;
 }
 
+static bool may_recover_locked(const Engine *e)
+{
+    return e->role == ENGINE_PRIMARY && ((e->serves && e->state == ENGINE_POSTCOPY_PAUSED) ||
+                                         (e->state == ENGINE_ASKING && e->may_end_in_postcopy));
+}
+
 bool engine_migrate_recover(Engine *e, const char *to, Error **errp)
 {
-    bool ok;
+    bool ok = false;
 
     task_lock(&e->lock);
-    if (e->role == ENGINE_PRIMARY && e->state == ENGINE_POSTCOPY_PAUSED && !is_source_locked(e)) {
+    if (e->role == ENGINE_PRIMARY && e->state == ENGINE_POSTCOPY_PAUSED && !e->serves)
         error_setg(errp, "'%s' waits for its source: migrate-recover belongs there", e->vm);
-        ok = false;
-    } else if (e->role == ENGINE_PRIMARY &&
-               (e->state == ENGINE_POSTCOPY_PAUSED || (e->state == ENGINE_ASKING && e->migration.began))) {
+    else if (may_recover_locked(e))
         ok = recover_locked(e, to, errp);
-    } else {
-        ok = refuse_locked(e, "recovered", errp);
-    }
+    else
+        refuse_locked(e, "recovered", errp);
     task_unlock(&e->lock);
     return ok;
 }

@@ -44,6 +44,8 @@ struct session *session_new(Engine *e, Channel *ch, const char *peer, const stru
 bool session_relink(struct session *s, Channel *ch, Error **errp)
 {
     link_reset(&s->link);
+    if (engine_wishes(s->e).quit) /* whose end of the link was that of the old one */
+        link_down(&s->link, "the engine was told to quit");
     perdure_stream_close(s->in);
     perdure_stream_close(s->out);
     return set_main(s, ch, errp);
@@ -86,16 +88,24 @@ void session_blame_link(struct session *s, Error **errp)
     error_setg(errp, "the link to %s was lost: %s", s->peer, why);
 }
 
+/* Lock held. The source has given up the link whose connections are being awaited. */
+static bool comes_anew(const struct session *s, enum wire_kind kind)
+{
+    return kind != WIRE_KIND_RESUME && s->arrived.ch[WIRE_KIND_RESUME];
+}
+
 Channel *session_await(struct session *s, enum wire_kind kind, int64_t until, Error **errp)
 {
     Engine *e = s->e;
     Channel *ch;
 
     task_lock(&e->lock);
-    while (!s->arrived.ch[kind] && !e->wish.quit && task_wait_until(&e->changed, &e->lock, until))
+    while (!s->arrived.ch[kind] && !comes_anew(s, kind) && !e->wish.quit &&
+           task_wait_until(&e->changed, &e->lock, until))
         ;
-    ch = s->arrived.ch[kind];
-    s->arrived.ch[kind] = NULL;
+    ch = comes_anew(s, kind) ? NULL : s->arrived.ch[kind];
+    if (ch)
+        s->arrived.ch[kind] = NULL;
     task_unlock(&e->lock);
     if (!ch)
         error_setg(errp, "the other side did not open its %s connection", wire_kind_name(kind));

@@ -100,6 +100,7 @@ enum verdict {
     VERDICT_GRANTED,
     VERDICT_VOUCHED, /* the arbiter said nothing, and the user that the other side does not run */
     VERDICT_DENIED,
+    VERDICT_THERE, /* the arbiter said nothing, and the user that the other side runs (postcopy) */
     VERDICT_QUIT
 };
 /* Takes the link down and asks the arbiter until it answers; writes the report's lines. permitted: see

@@ -29,13 +29,25 @@ void missing_destroy(MissingPages *mp)
 
 bool missing_discard(MissingPages *mp, uint64_t first, uint64_t count, Error **errp)
 {
+    bool sealed;
+
     task_lock(&mp->lock);
-    for (uint64_t page = first; page < first + count; page++) {
+    sealed = mp->sealed;
+    for (uint64_t page = first; page < first + count && !sealed; page++) {
         mp->left += !bitmap_test(mp->missing, page);
         bitmap_set(mp->missing, page);
     }
     task_unlock(&mp->lock);
-    return mp->ops->discard(mp, first, count, errp);
+    if (sealed)
+        error_setg(errp, "memory is said to be missing of a guest that may run");
+    return !sealed && mp->ops->discard(mp, first, count, errp);
+}
+
+void missing_seal(MissingPages *mp)
+{
+    task_lock(&mp->lock);
+    mp->sealed = true;
+    task_unlock(&mp->lock);
 }
 
 bool missing_place(MissingPages *mp, uint64_t page, const void *data, Error **errp)
@@ -86,12 +98,27 @@ static enum touch note_touch(MissingPages *mp, uint64_t page)
     return t;
 }
 
+static bool is_closed(MissingPages *mp)
+{
+    bool closed;
+
+    task_lock(&mp->lock);
+    closed = mp->closed;
+    task_unlock(&mp->lock);
+    return closed;
+}
+
 bool missing_next(MissingPages *mp, uint64_t *ret_page)
 {
-    if (next_again(mp, ret_page))
-        return true;
-    while (mp->ops->wait(mp, ret_page)) {
-        switch (note_touch(mp, *ret_page)) {
+    while (!is_closed(mp)) {
+        int status;
+
+        if (next_again(mp, ret_page))
+            return true;
+        status = mp->ops->wait(mp, ret_page);
+        if (status < 0)
+            return false;
+        switch (status ? note_touch(mp, *ret_page) : TOUCH_AGAIN) {
         case TOUCH_FIRST:
             return true;
         case TOUCH_AGAIN:
@@ -129,7 +156,10 @@ bool missing_find(MissingPages *mp, uint64_t from, uint64_t *ret_first, uint64_t
 
 void missing_shutdown(MissingPages *mp)
 {
-    mp->ops->set_open(mp, false);
+    task_lock(&mp->lock);
+    mp->closed = true;
+    task_unlock(&mp->lock);
+    mp->ops->wake(mp);
 }
 
 void missing_ask_again(MissingPages *mp)
@@ -137,7 +167,7 @@ void missing_ask_again(MissingPages *mp)
     task_lock(&mp->lock);
     mp->again = 0;
     task_unlock(&mp->lock);
-    mp->ops->set_open(mp, true);
+    mp->ops->wake(mp);
 }
 
 void missing_abandon(MissingPages *mp)

@@ -7,7 +7,7 @@
  *     MissingPages *mp = missing_uffd_new(guest_memory, errp);             // none is missing yet
  *
  *     missing_discard(mp, first, count, errp);                            // nothing runs: these are elsewhere
- *     ...                                                                 // the guest runs
+ *     missing_seal(mp);                                                   // that was all; the guest runs
  *     while (missing_next(mp, &page))                                     // one task: somebody waits for this page
  *         ...                                                             //   ask for it
  *     missing_place(mp, page, data, errp);                                // any task: it has come
@@ -15,14 +15,15 @@
  *     missing_shutdown(mp);                                               // missing_next() returns false
  *     missing_free(mp);                                                   // a touch is a touch again
  *
- * A page is told once by missing_next(). After a shutdown missing_ask_again() begins anew, with the pages that were told and
- * have not come: the question may have been lost with the connection. A page that comes twice is placed once; what was
- * placed is never overwritten.
+ * A page is told once by missing_next(), and once more after missing_ask_again() if it has not come: the question may have been
+ * lost with the connection. A page that comes twice is placed once; what was placed is never overwritten. A page that
+ * nobody ever wrote to is not missing: missing_next() places zeroes when somebody touches it, so it must go on for as long as
+ * the guest runs.
  *
  * missing_abandon() lets everybody go on with zeroes: only for a machine that does not run, and never will.
  *
- * Threads: discard before the others; place by several tasks at once; next by one, and ask_again while that one is not there;
- * the rest by any. The memory is borrowed.
+ * Threads: discard by one, while nothing runs and nobody places; place by several at once; next by one; the rest by any. The
+ * memory is borrowed.
  */
 #ifndef GUEST_MISSING_H
 #define GUEST_MISSING_H
@@ -35,12 +36,11 @@ typedef struct MissingPages MissingPages;
 struct missing_ops {
     /* The pages of [first, first + count) read as missing from here on. */
     bool (*discard)(MissingPages *mp, uint64_t first, uint64_t count, Error **errp);
-    /* Waits for a touch; false: shut down, or broken. */
-    bool (*wait)(MissingPages *mp, uint64_t *ret_page);
+    /* Waits for a touch: 1; 0: woken; negative: it is broken. */
+    int (*wait)(MissingPages *mp, uint64_t *ret_page);
     /* Its content (NULL: zeroes), whole at once, and whoever waits for it goes on. Harmless where it is there. */
     bool (*put)(MissingPages *mp, uint64_t page, const void *data, Error **errp);
-    /* open false: wait() returns false; true: it waits again. */
-    void (*set_open)(MissingPages *mp, bool open);
+    void (*wake)(MissingPages *mp);
     void (*abandon)(MissingPages *mp);
     void (*free)(MissingPages *mp);
 };
@@ -53,15 +53,16 @@ struct MissingPages {
     uint64_t *asked; /* somebody waits for them, and missing_next() told so */
     uint64_t left;   /* missing */
     uint64_t again;  /* asked ones below are told, the others once more: see missing_ask_again() */
+    bool sealed, closed;
     /* implementations embed this as their first member */
 };
 
 /* Userfaultfd on m. Needs root or /dev/userfaultfd. */
 MissingPages *missing_uffd_new(GuestMemory *m, Error **errp);
-/* Can this process do that at all? */
-bool missing_uffd_possible(Error **errp);
 
+/* Not after missing_seal(). */
 bool missing_discard(MissingPages *mp, uint64_t first, uint64_t count, Error **errp);
+void missing_seal(MissingPages *mp);
 /* data NULL: zeroes. */
 bool missing_place(MissingPages *mp, uint64_t page, const void *data, Error **errp);
 bool missing_next(MissingPages *mp, uint64_t *ret_page);

@@ -12,12 +12,13 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 struct missing_uffd {
     MissingPages mp;
-    int fd, closed; /* closed: an eventfd that reads while there is nothing to wait for any more */
+    int fd, woken; /* woken: an eventfd, read by who waits */
 };
 
 static struct missing_uffd *of(MissingPages *mp)
@@ -55,15 +56,6 @@ static int open_api(Error **errp)
     return -1;
 }
 
-bool missing_uffd_possible(Error **errp)
-{
-    int fd = open_api(errp);
-
-    if (fd >= 0)
-        close(fd);
-    return fd >= 0;
-}
-
 static bool register_blocks(struct missing_uffd *u, Error **errp)
 {
     const GuestMemory *m = u->mp.memory;
@@ -74,6 +66,8 @@ static bool register_blocks(struct missing_uffd *u, Error **errp)
             .mode = UFFDIO_REGISTER_MODE_MISSING,
         };
 
+        /* Part of a huge page can be discarded only by zeroing it, and would not be missing. */
+        madvise(m->blocks[i].host, m->blocks[i].size, MADV_NOHUGEPAGE);
         if (ioctl(u->fd, UFFDIO_REGISTER, &r) < 0) {
             error_setg_errno(errp, errno, "userfaultfd: cannot register guest RAM");
             return false;
@@ -106,24 +100,27 @@ static bool page_of(const GuestMemory *m, uintptr_t address, uint64_t *ret_page)
     return false;
 }
 
-static bool uffd_wait(MissingPages *mp, uint64_t *ret_page)
+static int uffd_wait(MissingPages *mp, uint64_t *ret_page)
 {
     struct missing_uffd *u = of(mp);
-    struct pollfd fds[] = {{.fd = u->fd, .events = POLLIN}, {.fd = u->closed, .events = POLLIN}};
+    struct pollfd fds[] = {{.fd = u->fd, .events = POLLIN}, {.fd = u->woken, .events = POLLIN}};
     struct uffd_msg msg;
+    uint64_t n;
 
     for (;;) {
-        ssize_t n = read(u->fd, &msg, sizeof(msg));
+        ssize_t got = read(u->fd, &msg, sizeof(msg));
 
-        if (n == sizeof(msg) && msg.event == UFFD_EVENT_PAGEFAULT &&
+        if (got == sizeof(msg) && msg.event == UFFD_EVENT_PAGEFAULT &&
             page_of(mp->memory, msg.arg.pagefault.address, ret_page))
-            return true;
-        if (n < 0 && errno != EAGAIN && errno != EINTR)
-            return false;
+            return 1;
+        if (got < 0 && errno != EAGAIN && errno != EINTR)
+            return -errno;
         if (poll(fds, 2, -1) < 0 && errno != EINTR)
-            return false;
-        if (fds[1].revents || fds[0].revents & (POLLERR | POLLHUP | POLLNVAL))
-            return false;
+            return -errno;
+        if (read(u->woken, &n, sizeof(n)) == sizeof(n))
+            return 0;
+        if (fds[0].revents & (POLLERR | POLLHUP | POLLNVAL))
+            return -EIO;
     }
 }
 
@@ -160,12 +157,12 @@ static bool uffd_put(MissingPages *mp, uint64_t page, const void *data, Error **
     return status == 0;
 }
 
-static void uffd_set_open(MissingPages *mp, bool open)
+static void uffd_wake(MissingPages *mp)
 {
-    uint64_t n = 1;
-    ssize_t r = open ? read(of(mp)->closed, &n, sizeof(n)) : write(of(mp)->closed, &n, sizeof(n));
+    uint64_t one = 1;
+    ssize_t r = write(of(mp)->woken, &one, sizeof(one));
 
-    (void)r; /* it was open, or closed, already */
+    (void)r; /* it cannot fail below 2^64 - 1 */
 }
 
 static void uffd_abandon(MissingPages *mp)
@@ -184,8 +181,8 @@ static void uffd_free(MissingPages *mp)
 
     if (u->fd >= 0)
         close(u->fd);
-    if (u->closed >= 0)
-        close(u->closed);
+    if (u->woken >= 0)
+        close(u->woken);
     missing_destroy(mp);
     free(u);
 }
@@ -194,7 +191,7 @@ static const struct missing_ops uffd_ops = {
     .discard = uffd_discard,
     .wait = uffd_wait,
     .put = uffd_put,
-    .set_open = uffd_set_open,
+    .wake = uffd_wake,
     .abandon = uffd_abandon,
     .free = uffd_free,
 };
@@ -209,11 +206,11 @@ MissingPages *missing_uffd_new(GuestMemory *m, Error **errp)
         free(u);
         return NULL;
     }
-    u->closed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    u->woken = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     u->fd = open_api(errp);
-    if (u->closed < 0 && u->fd >= 0)
+    if (u->woken < 0 && u->fd >= 0)
         error_setg_errno(errp, errno, "eventfd");
-    if (u->closed >= 0 && u->fd >= 0 && register_blocks(u, errp))
+    if (u->woken >= 0 && u->fd >= 0 && register_blocks(u, errp))
         return &u->mp;
     uffd_free(&u->mp);
     return NULL;

@@ -28,15 +28,19 @@ static void put_run(VMStream *f, uint64_t first, uint64_t count)
 
 static bool get_run(VMStream *f, uint64_t pages, uint64_t *ret_first, uint64_t *ret_count)
 {
-    *ret_first = perdure_stream_get_u64(f);
-    *ret_count = perdure_stream_get_u64(f);
+    uint64_t first = perdure_stream_get_u64(f), count = perdure_stream_get_u64(f);
+
     if (perdure_stream_error(f, NULL))
         return false;
-    if (*ret_first<pages && * ret_count> 0 && *ret_count <= pages - *ret_first)
-        return true;
-    perdure_stream_set_error(f, -EBADMSG, "%" PRIu64 " missing pages from %" PRIu64 " on: RAM has %" PRIu64,
-                             *ret_count, *ret_first, pages);
-    return false;
+    if (first >= pages || !count || count > pages - first) {
+        perdure_stream_set_error(f, -EBADMSG,
+                                 "%" PRIu64 " missing pages from %" PRIu64 " on: RAM has %" PRIu64, count,
+                                 first, pages);
+        return false;
+    }
+    *ret_first = first;
+    *ret_count = count;
+    return true;
 }
 
 static void put_runs(VMStream *f, const uint64_t *map, uint64_t pages)

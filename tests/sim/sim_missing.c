@@ -14,7 +14,7 @@ struct sim_missing {
     struct task_cond changed;
     uint64_t touched; /* and not told yet */
     uint64_t placed;
-    bool open, abandoned;
+    bool woken, abandoned;
 };
 
 static struct sim_missing *of(MissingPages *mp)
@@ -31,15 +31,16 @@ static bool discard(MissingPages *mp, uint64_t first, uint64_t count, Error **er
     return true;
 }
 
-static bool wait_for_touch(MissingPages *mp, uint64_t *ret_page)
+static int wait_for_touch(MissingPages *mp, uint64_t *ret_page)
 {
     struct sim_missing *s = of(mp);
     bool found;
 
     task_lock(&s->lock);
-    while (s->open && !s->touched)
+    while (!s->woken && !s->touched)
         task_wait(&s->changed, &s->lock);
-    found = s->open;
+    s->woken = false;
+    found = s->touched;
     if (found) {
         *ret_page = (uint64_t)__builtin_ctzll(s->touched);
         s->touched &= s->touched - 1;
@@ -64,12 +65,12 @@ static bool put(MissingPages *mp, uint64_t page, const void *data, Error **errp)
     return true;
 }
 
-static void set_open(MissingPages *mp, bool open)
+static void wake(MissingPages *mp)
 {
     struct sim_missing *s = of(mp);
 
     task_lock(&s->lock);
-    s->open = open;
+    s->woken = true;
     task_broadcast(&s->changed);
     task_unlock(&s->lock);
 }
@@ -97,7 +98,7 @@ static const struct missing_ops ops = {
     .discard = discard,
     .wait = wait_for_touch,
     .put = put,
-    .set_open = set_open,
+    .wake = wake,
     .abandon = abandon,
     .free = free_missing,
 };
@@ -110,7 +111,6 @@ MissingPages *sim_missing_new(GuestMemory *m, const struct sim_missing_watch *wa
     if (!s || !missing_init(&s->mp, &ops, m, errp))
         abort();
     s->watch = *watch;
-    s->open = true;
     task_mutex_init(&s->lock);
     task_cond_init(&s->changed);
     return &s->mp;

@@ -211,7 +211,9 @@ def test_paused_and_recovered(pair):
     require(refused.returncode == 1 and "belongs there" in refused.stderr, "at the destination", refused)
     refused = pair.a.perdure("migrate-recover", pair.vm, "--to", "tcp:10.99.0.2:1", check=False)
     require(refused.returncode == 1 and "cannot go on yet" in refused.stderr, "at nobody's address", refused)
-    pair.a.perdure("migrate-recover", pair.vm, "--to", pair.b.address)
+    refused = pair.b.perdure("stop", pair.vm, check=False)
+    require(refused.returncode == 1 and "the link is broken" in refused.stderr, "stopped, and waiting for memory", refused)
+    pair.a.perdure("migrate-recover", pair.vm)  # where it was, which the failed attempt has not changed
     limit(pair.a, None)
     await_moved(pair.b, source, destination)
     assert_well(pair)
