@@ -4,6 +4,7 @@
 #include "base/crc32c.h"
 #include "base/endian.h"
 #include "stream/frame.h"
+#include <perdure/savevm.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,11 +24,11 @@ static struct record *any(struct records *rs, struct sim_rng *rng)
 /* --- what may happen to one record --- */
 
 /* libFuzzer's own ways: they know what the code compares with. */
-static void change_body(struct records *rs, struct sim_rng *rng)
+static void change_body(struct record *r, struct sim_rng *rng)
 {
-    struct record *r = any(rs, rng);
     uint8_t *body = realloc(r->body, r->size + GROWTH);
 
+    (void)rng;
     if (!body)
         abort();
     r->body = body;
@@ -35,7 +36,7 @@ static void change_body(struct records *rs, struct sim_rng *rng)
 }
 
 /* A number at one of its limits. */
-static void put_limit(struct records *rs, struct sim_rng *rng)
+static void put_limit(struct record *r, struct sim_rng *rng)
 {
     static const uint64_t limits[] = {0,
                                       1,
@@ -60,7 +61,6 @@ static void put_limit(struct records *rs, struct sim_rng *rng)
                                       INT64_MAX,
                                       UINT64_MAX,
                                       UINT64_MAX - 4095};
-    struct record *r = any(rs, rng);
     size_t n = (size_t)1 << sim_rng_below(rng, 4);
     uint8_t bytes[8];
 
@@ -70,25 +70,21 @@ static void put_limit(struct records *rs, struct sim_rng *rng)
     memcpy(r->body + sim_rng_below(rng, r->size - n + 1), bytes, n);
 }
 
-static void change_octet(struct records *rs, struct sim_rng *rng)
+static void change_octet(struct record *r, struct sim_rng *rng)
 {
-    struct record *r = any(rs, rng);
-
     if (r->size)
         r->body[sim_rng_below(rng, r->size)] ^= (uint8_t)(1u << sim_rng_below(rng, 8));
 }
 
-static void cut_body(struct records *rs, struct sim_rng *rng)
+static void cut_body(struct record *r, struct sim_rng *rng)
 {
-    struct record *r = any(rs, rng);
-
     if (r->size)
         r->size -= 1 + sim_rng_below(rng, sim_rng_one_in(rng, 2) ? r->size : 1);
 }
 
-static void change_type(struct records *rs, struct sim_rng *rng)
+static void change_type(struct record *r, struct sim_rng *rng)
 {
-    any(rs, rng)->type = (uint16_t)(sim_rng_one_in(rng, 8) ? sim_rng_next(rng) : sim_rng_below(rng, 0x50));
+    r->type = (uint16_t)(sim_rng_one_in(rng, 8) ? sim_rng_next(rng) : sim_rng_below(rng, 0x50));
 }
 
 static void change_id(struct records *rs, struct sim_rng *rng)
@@ -125,17 +121,88 @@ static void put_in(struct records *rs, const struct records *from, struct sim_rn
     records_insert(rs, (unsigned)sim_rng_below(rng, rs->count + 1), r->type, r->id, r->body, r->size);
 }
 
+/* START and FULL begin with a name. */
+static bool are_alike(const struct record *a, const struct record *b)
+{
+    size_t name;
+
+    if (a->type != b->type ||
+        (a->type != PERDURE_RECORD_SECTION_START && a->type != PERDURE_RECORD_SECTION_FULL))
+        return a->type == b->type;
+    name = b->size >= 2 ? 2u + le16_get(b->body) : 0;
+    return a->size >= name && b->size >= name && !memcmp(a->body, b->body, name);
+}
+
+static void take_body(struct record *to, struct record *from)
+{
+    uint8_t *body = to->body;
+    size_t size = to->size;
+
+    to->body = from->body;
+    to->size = from->size;
+    from->body = body;
+    from->size = size;
+}
+
+/* The known stream, with the bodies that rs has for its records. What was left out or out of place would keep all of
+ * them from being looked at together: most of what is worth finding begins when the guest runs. */
+static void make_whole(struct records *rs, const struct records *known)
+{
+    static struct records whole;
+    bool taken[RECORDS_MAX] = {false};
+
+    records_copy(&whole, known);
+    for (unsigned i = 0; i < rs->count; i++) {
+        unsigned k = 0;
+
+        while (k < whole.count && (taken[k] || !are_alike(&rs->r[i], &whole.r[k])))
+            k++;
+        if (k == whole.count)
+            continue;
+        taken[k] = true;
+        take_body(&whole.r[k], &rs->r[i]);
+    }
+    records_free(rs);
+    *rs = whole;
+}
+
+/* One device's state, and nothing else: any other change may be what it is refused for. */
+static void change_device(struct records *rs, struct sim_rng *rng)
+{
+    static void (*const ways[])(struct record *, struct sim_rng *) = {change_body, put_limit, change_octet};
+    struct record *r = any(rs, rng);
+
+    if (r->type == PERDURE_RECORD_SECTION_FULL)
+        ways[sim_rng_below(rng, 3)](r, rng);
+}
+
 static void change(struct records *rs, const struct records *known, struct sim_rng *rng)
 {
-    static void (*const ways[])(struct records *, struct sim_rng *) = {
-        change_body, change_body, change_body, put_limit, put_limit, change_octet,
-        cut_body,    change_type, change_id,   leave_out, repeat,    exchange};
-    uint64_t way = sim_rng_below(rng, sizeof(ways) / sizeof(ways[0]) + 1);
+    static void (*const of_one[])(struct record *, struct sim_rng *) = {change_body, put_limit, change_octet,
+                                                                        cut_body, change_type};
+    static void (*const of_all[])(struct records *, struct sim_rng *) = {change_id, leave_out, repeat,
+                                                                         exchange};
 
-    if (way < sizeof(ways) / sizeof(ways[0]))
-        ways[way](rs, rng);
-    else
+    if (sim_rng_one_in(rng, 10))
         put_in(rs, known, rng);
+    else if (sim_rng_one_in(rng, 3))
+        of_all[sim_rng_below(rng, 4)](rs, rng);
+    else
+        of_one[sim_rng_below(rng, 5)](any(rs, rng), rng);
+}
+
+static void change_all(struct records *rs, const struct records *known, struct sim_rng *rng)
+{
+    bool whole = sim_rng_one_in(rng, 2);
+
+    if (whole)
+        make_whole(rs, known);
+    for (uint64_t n = 1 + sim_rng_below(rng, CHANGES_MAX); n--;) {
+        if (whole)
+            change_device(rs, rng);
+        else
+            change(rs, known, rng);
+    }
 }
 
 /* --- frames --- */
@@ -175,8 +242,7 @@ size_t record_mutate(uint8_t *data, size_t size, size_t max_size, unsigned seed,
     records_split(&rs, data, size);
     if (!rs.count)
         records_copy(&rs, known);
-    for (uint64_t n = 1 + sim_rng_below(&rng, CHANGES_MAX); n--;)
-        change(&rs, known, &rng);
+    change_all(&rs, known, &rng);
     b = records_join(&rs);
     if (sim_rng_one_in(&rng, HEAD_ONE_IN))
         change_head(&b, &rs, &rng);
