@@ -359,6 +359,8 @@ static void test_migration_out_of_turn(void **state)
         start(&w);
         await(&w, ENGINE_MIGRATING);
         wire_send(w.out, type, 0, NULL);
+        if (type == PERDURE_RECORD_SECTION_FULL) /* devices are looked at when all of them are here */
+            wire_send(w.out, (enum wire_record)PERDURE_RECORD_STATE_END, 0, NULL);
         expect_text(&w, WIRE_FAIL, "");
         close_peer(&w);
         await(&w, ENGINE_LISTENING);
