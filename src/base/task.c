@@ -3,6 +3,10 @@
 #include "base/task_threads.h"
 
 #include <assert.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define HURRY (-15) /* nice */
 
 static const struct task_runtime *runtime = &task_runtime_threads;
 
@@ -40,6 +44,12 @@ void task_join(Task *t)
 {
     if (t)
         runtime->join(t);
+}
+
+void task_hurry(void)
+{
+    if (runtime == &task_runtime_threads)
+        setpriority(PRIO_PROCESS, (id_t)gettid(), HURRY);
 }
 
 void task_mutex_init(struct task_mutex *m)

@@ -68,6 +68,9 @@ void task_sleep_until(int64_t deadline);
 /* name: at most 15 bytes are kept. Every task is joined exactly once. */
 Task *task_start(const char *name, void (*fn)(void *arg), void *arg, Error **errp);
 void task_join(Task *t); /* NULL is fine */
+/* The calling task is one that somebody waits for, and does little each time: it goes before others, as far as the system lets
+ * it (CAP_SYS_NICE). Nothing happens on fibers. */
+void task_hurry(void);
 
 void task_mutex_init(struct task_mutex *m);
 void task_mutex_destroy(struct task_mutex *m);

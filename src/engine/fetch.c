@@ -83,6 +83,7 @@ static void ask_run(void *backup)
     struct backup *b = backup;
     uint64_t page;
 
+    task_hurry();
     while (missing_next(b->fetch.missing, &page))
         ask(b, page);
 }
@@ -107,6 +108,7 @@ static void take_run(void *backup)
     struct backup *b = backup;
     Error *err = NULL;
 
+    task_hurry();
     while (take_next(b, &err))
         ;
     if (!look(b).closing) {

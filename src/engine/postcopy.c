@@ -107,6 +107,7 @@ static void answer_run(void *primary)
     struct primary *p = primary;
     Error *err = NULL;
 
+    task_hurry();
     while (answer_next(p, &err))
         ;
     if (!is_over(p))
