@@ -15,22 +15,24 @@ from hosts import *  # pylint: disable=wildcard-import,unused-wildcard-import
 SOME = 50  # replies that show that the service goes on
 DEPTH = 16  # requests on their way
 MOVE_TIMEOUT = 180
+PRECOPY = "--downtime 500ms"  # an emulated host takes its time, also for the switch
+POSTCOPY = "--postcopy --downtime 1ms"
 
 
 class MigrationCluster(DiskCluster):
     """A guest that moves from host to host."""
 
-    def migrate(self, host, peer):
+    def migrate(self, host, peer, how):
         """Returns what the command says."""
-        # An emulated host takes its time, also for the switch.
-        return host.run(f"perdure migrate web --to tcp:{peer.replication_address}:{PORT} --arbiter {ARBITER} --timeout {TIMEOUT} --downtime 500ms "
+        return host.run(f"perdure migrate web --to tcp:{peer.replication_address}:{PORT} --arbiter {ARBITER} --timeout {TIMEOUT} {how} "
                         f"{self.security}", timeout=MOVE_TIMEOUT).out.strip()
 
-    def move(self, source, host, peer):
+    def move(self, source, host, peer, how):
         """From @host, where the job @source runs it, to @peer. Returns the job that runs it now."""
         destination = self.standby(peer)
-        print(f"    {host.name} to {peer.name}: {self.migrate(host, peer)}", flush=True)
+        print(f"    {host.name} to {peer.name}: {self.migrate(host, peer, how)}", flush=True)
         assert source.wait(60) == 0, f"the source ended with {source.code}"
+        assert ("-> POSTCOPY:" in source.err) == (how == POSTCOPY), source.err
         assert host.run("pidof perdure", check=False).code == 1, "something runs on at the source"
         assert destination.running and self.state(peer) == "UNPROTECTED", self.status(peer)
         roles = {h.name: self.role(h) for h in (host, peer)}
@@ -39,14 +41,14 @@ class MigrationCluster(DiskCluster):
         return destination
 
 
-def move_to_and_fro(cluster, moves):
+def move_to_and_fro(cluster, moves, how=PRECOPY):
     """Over one connection; then the guest is switched off, and what its disk holds is all that the client was told."""
     here, there = cluster.a, cluster.b
     job, order = cluster.run_guest(here), [here.name]
     with Client(depth=DEPTH) as client:
         client.wait_more(SOME)
         for _ in range(moves):
-            job = cluster.move(job, here, there)
+            job = cluster.move(job, here, there, how)
             here, there = there, here
             order.append(here.name)
             client.wait_more(SOME)
@@ -70,6 +72,11 @@ def start_from_disk(cluster, host, client):
 def test_there_and_back(cluster):
     """A guest under load moves to B, and back to A, where its standby found the copy that it had left."""
     move_to_and_fro(cluster, 2)
+
+
+def long_test_by_postcopy(cluster):
+    """The guest runs there, under load, while part of its memory is still to come; and so it comes back."""
+    move_to_and_fro(cluster, 2, POSTCOPY)
 
 
 def long_test_ten_moves(cluster):
