@@ -261,7 +261,7 @@ def text(s):
     return struct.pack("<H", len(s)) + s.encode()
 
 
-def hello(vm="web", version=3, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB):
+def hello(vm="web", version=4, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB):
     return record(0x20, struct.pack("<IHB", magic, version, kind) + text(vm) + text(pair) + struct.pack("<QQQQQIB", 1, 7, timeout, 10**7, 10**6, 0, 1)
                   + text("manual") + struct.pack("<Q", ram) + text("") + struct.pack("<Q", 0))
 
