@@ -384,7 +384,6 @@ static bool await_source(struct backup *b)
 
         say_paused(b); /* as soon as the takeover says that it runs here */
         ch = session_await(b->s, WIRE_KIND_RESUME, clock_now() + WAIT, NULL);
-
         if (ch && take_source(b, ch))
             return true;
     }
