@@ -19,7 +19,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOOK (10 * NS_PER_MS)
+#define LOOK  (10 * NS_PER_MS)
+#define GRACE (100 * NS_PER_MS)
 
 struct
 try {
@@ -205,13 +206,13 @@ static enum arbiter_answer claim(Arbiter *a, const struct arbiter_claim *c, int6
     return hangs(fa, errp);
 }
 
-/* A try that still hangs is left behind. */
+/* A try that hangs is left behind; one that was only cut short gets a moment to end in order. */
 static void file_free(Arbiter *a)
 {
     struct file_arbiter *fa = (struct file_arbiter *)a;
     struct arbiter_claim none = {0};
 
-    if (fa->pending && try_wait(fa->pending, &none, 0))
+    if (fa->pending && try_wait(fa->pending, &none, clock_now() + GRACE))
         try_end(fa->pending, NULL);
     free(fa);
 }
