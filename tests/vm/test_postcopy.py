@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from disklog import judge  # noqa: E402
 from scenario import CORPUS, CountClient, Qmp, ask, assert_well, require, run_count, run_tests  # noqa: E402
-from test_migrate import await_moved, busy_guest, corpus_disks, goes_on_here, limit, migrate  # noqa: E402
+from test_migrate import await_moved, busy_guest, corpus_disks, goes_on_here, limit, migrate, told  # noqa: E402
 
 # Memory is left when the switch comes, whatever the guest does: the time is over in the first pass over a slow link.
 AT_ONCE = ("--postcopy", "--deadline", "100ms", "--downtime", "1ms")
@@ -117,11 +117,14 @@ def test_all_memory_once(pair):
     source = busy_guest(pair)
     before = assert_well(pair)
     destination = pair.b.standby()
-    qmp = Qmp(pair.a)
+    qmp, there = Qmp(pair.a), Qmp(pair.b)
     out = migrate(pair.a, pair.b, "--postcopy", "--downtime", "1ms")
     require(out.startswith("moved in "), "the command says", out)
     m = qmp.execute("query-migrate")
+    require(told(qmp, "completed") == ["setup", "active", "postcopy-active", "completed"], "events at the source")
+    require(told(there, "completed") == ["active", "postcopy-active", "completed"], "events at the destination")
     qmp.close()
+    there.close()
     require(m["status"] == "completed" and m["ram"]["passes"] == 1 and m["ram"]["remaining"] == 0, "the control socket says", m)
     require(m["ram"]["postcopy-requests"] > 0, "nobody waited for a page", m)
     await_moved(pair.b, source, destination)
