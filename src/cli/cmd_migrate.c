@@ -99,14 +99,18 @@ static void show_progress(const char *status, json_t *m)
 
 static void show_result(json_t *m)
 {
-    json_t *parts = json_object_get(m, "downtime-parts-us");
+    json_t *parts = json_object_get(m, "downtime-parts-us"), *ram = json_object_get(m, "ram");
+    int64_t asked = number(ram, "postcopy-requests");
 
     printf("moved in %.2f s, %" PRId64
-           " MiB sent; downtime %.1f ms (pause %.1f, send %.1f, load %.1f, start %.1f)\n",
-           (double)number(m, "total-time") / 1e3, number(json_object_get(m, "ram"), "transferred") >> 20,
+           " MiB sent; downtime %.1f ms (pause %.1f, send %.1f, load %.1f, start %.1f)",
+           (double)number(m, "total-time") / 1e3, number(ram, "transferred") >> 20,
            (double)number(m, "downtime-us") / 1e3, (double)number(parts, "pause") / 1e3,
            (double)number(parts, "send") / 1e3, (double)number(parts, "load") / 1e3,
            (double)number(parts, "start") / 1e3);
+    if (asked)
+        printf("; %" PRId64 " pages were waited for", asked);
+    printf("\n");
 }
 
 /* True: it was moved. */

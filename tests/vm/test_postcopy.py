@@ -119,7 +119,7 @@ def test_all_memory_once(pair):
     destination = pair.b.standby()
     qmp, there = Qmp(pair.a), Qmp(pair.b)
     out = migrate(pair.a, pair.b, "--postcopy", "--downtime", "1ms")
-    require(out.startswith("moved in "), "the command says", out)
+    require(out.startswith("moved in ") and "pages were waited for" in out, "the command says", out)
     m = qmp.execute("query-migrate")
     require(told(qmp, "completed") == ["setup", "active", "postcopy-active", "completed"], "events at the source")
     require(told(there, "completed") == ["active", "postcopy-active", "completed"], "events at the destination")
