@@ -6,8 +6,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define HURRY (-15) /* nice */
-
 static const struct task_runtime *runtime = &task_runtime_threads;
 
 void task_set_runtime(const struct task_runtime *rt)
@@ -46,10 +44,12 @@ void task_join(Task *t)
         runtime->join(t);
 }
 
-void task_hurry(void)
+void task_set_pace(enum task_pace pace)
 {
-    if (runtime == &task_runtime_threads)
-        setpriority(PRIO_PROCESS, (id_t)gettid(), HURRY);
+    static const int more[] = {[TASK_BEHIND] = 5, [TASK_NORMAL] = 0, [TASK_HURRIED] = -15};
+
+    if (runtime == &task_runtime_threads) /* nice, beside that of the process */
+        setpriority(PRIO_PROCESS, (id_t)gettid(), getpriority(PRIO_PROCESS, (id_t)getpid()) + more[pace]);
 }
 
 void task_mutex_init(struct task_mutex *m)

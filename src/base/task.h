@@ -68,9 +68,14 @@ void task_sleep_until(int64_t deadline);
 /* name: at most 15 bytes are kept. Every task is joined exactly once. */
 Task *task_start(const char *name, void (*fn)(void *arg), void *arg, Error **errp);
 void task_join(Task *t); /* NULL is fine */
-/* The calling task is one that somebody waits for, and does little each time: it goes before others, as far as the system lets
- * it (CAP_SYS_NICE). Nothing happens on fibers. */
-void task_hurry(void);
+/* Of the calling task, and of those that it starts from then on, as far as the system lets it (CAP_SYS_NICE). Nothing happens
+ * on fibers. */
+enum task_pace {
+    TASK_BEHIND, /* it has much to do, and no guest shall wait for that */
+    TASK_NORMAL,
+    TASK_HURRIED, /* a guest waits for it, and it does little each time */
+};
+void task_set_pace(enum task_pace pace);
 
 void task_mutex_init(struct task_mutex *m);
 void task_mutex_destroy(struct task_mutex *m);

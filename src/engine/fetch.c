@@ -83,7 +83,7 @@ static void ask_run(void *backup)
     struct backup *b = backup;
     uint64_t page;
 
-    task_hurry();
+    task_set_pace(TASK_HURRIED);
     while (missing_next(b->fetch.missing, &page))
         ask(b, page);
 }
@@ -108,7 +108,7 @@ static void take_run(void *backup)
     struct backup *b = backup;
     Error *err = NULL;
 
-    task_hurry();
+    task_set_pace(TASK_HURRIED);
     while (take_next(b, &err))
         ;
     if (!look(b).closing) {
@@ -250,6 +250,7 @@ bool fetch_run(struct backup *b, Error **errp)
         b->fetch.failure = NULL;
         return false;
     }
+    task_set_pace(TASK_BEHIND); /* what is pushed takes the guest's time from here on */
     return !o.runs || wire_send(b->s->out, WIRE_RUNNING, b->s->hello.generation + 1, errp);
 }
 

@@ -20,6 +20,7 @@ static bool begin(struct backup *b, Error **errp)
     if (b->loading)
         return true;
     b->loading = true; /* also after a failure: some may be set up */
+    task_set_pace(TASK_BEHIND);
     return perdure_loadvm_begin(b->s->in, errp);
 }
 
@@ -96,6 +97,7 @@ bool incoming_state_end(struct backup *b, Error **errp)
         error_setg(errp, "the machine's state is empty");
         return false;
     }
+    task_set_pace(TASK_NORMAL);
     b->loaded = load_devices(b, errp) && complete(b, errp) && settle_disks(b, errp);
     return b->loaded && wire_send(b->s->out, WIRE_LOADED, 0, errp);
 }

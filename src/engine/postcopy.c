@@ -107,7 +107,7 @@ static void answer_run(void *primary)
     struct primary *p = primary;
     Error *err = NULL;
 
-    task_hurry();
+    task_set_pace(TASK_HURRIED);
     while (answer_next(p, &err))
         ;
     if (!is_over(p))

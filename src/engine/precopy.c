@@ -57,6 +57,7 @@ static bool begin(struct primary *p, Error **errp)
 {
     p->saving = true; /* also after a failure: some may be set up */
     ram_state_set_live(p->g, true);
+    task_set_pace(TASK_BEHIND);
     primary_limit_send(p);
     if (!perdure_savevm_setup(p->s->out, errp))
         return false;
@@ -328,6 +329,7 @@ static bool hand_over(struct primary *p, Error **errp)
     /* Before the destination can claim, and before the pause: it waits for a disk. */
     if (!session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp))
         return false;
+    task_set_pace(TASK_NORMAL); /* the guest waits for it now */
     t.begin = clock_now();
     if (!primary_pause(p, errp))
         return false;
