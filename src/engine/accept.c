@@ -173,13 +173,13 @@ static void hand_on(struct greeting *gr)
     Engine *e = gr->e;
     bool wanted;
 
-    task_lock(&e->lock);
-    wanted = waits_for(e, &gr->hello);
-    task_unlock(&e->lock);
-    if (!wanted && was_fetched(gr)) {
+    if (was_fetched(gr)) { /* also while its session lingers */
         wire_send(gr->out, WIRE_FETCHED, 0, NULL);
         return;
     }
+    task_lock(&e->lock);
+    wanted = waits_for(e, &gr->hello);
+    task_unlock(&e->lock);
     if (!wanted) {
         refuse(gr, "no session waits here for this connection");
         return;

@@ -10,7 +10,7 @@
 #include "stream/vmstream.h"
 
 #define PAGES   (RAM_SIZE / GUEST_PAGE_SIZE)
-#define FIRST   10u /* of what is missing */
+#define FIRST   200u /* of what is missing: the guest writes to page after page until it is paused */
 #define COUNT   20u
 #define SECTION 5
 
