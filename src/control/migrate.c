@@ -5,6 +5,7 @@
 #include "control/qmp_args.h"
 #include "control/vm.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct migrate_args {
@@ -13,41 +14,27 @@ struct migrate_args {
     bool insecure;
 };
 
-static const char *const on_slow_words[] = {"throttle", "pause", "cancel",
-                                            "postcopy"}; /* by enum engine_on_slow */
+/* By enum engine_on_slow, and enum engine_packing. */
+static const char *const on_slow_words[] = {"throttle", "pause", "cancel", "postcopy", NULL};
+static const char *const packing_words[] = {"auto", "on", "off", NULL};
 
-static bool parse_on_slow(json_t *args, int *ret, Error **errp)
+/* *ret: the place of the argument's word among these; as it was if there is none. */
+static bool parse_word(json_t *args, const char *name, const char *const *words, int *ret, Error **errp)
 {
-    char word[16] = "";
+    char word[16] = "", all[64] = "";
+    size_t used = 0; /* the words are ours, and few */
 
-    if (!qmp_arg_string(args, "on-slow", word, sizeof(word), errp))
+    if (!qmp_arg_string(args, name, word, sizeof(word), errp))
         return false;
-    for (int i = 0; word[0] && i < 4; i++) {
-        if (strcmp(word, on_slow_words[i]))
-            continue;
-        *ret = i;
-        return true;
+    for (int i = 0; word[0] && words[i]; i++) {
+        if (!strcmp(word, words[i])) {
+            *ret = i;
+            return true;
+        }
+        used += (size_t)snprintf(all + used, sizeof(all) - used, "%s%s", i ? ", " : "", words[i]);
     }
     if (word[0])
-        error_setg(errp, "argument 'on-slow' is throttle, pause, cancel or postcopy, not '%s'", word);
-    return !word[0];
-}
-
-static bool parse_packing(json_t *args, enum engine_packing *ret, Error **errp)
-{
-    static const char *const words[] = {"auto", "on", "off"}; /* by enum engine_packing */
-    char word[8] = "";
-
-    if (!qmp_arg_string(args, "compress", word, sizeof(word), errp))
-        return false;
-    for (int i = 0; word[0] && i < 3; i++) {
-        if (strcmp(word, words[i]))
-            continue;
-        *ret = (enum engine_packing)i;
-        return true;
-    }
-    if (word[0])
-        error_setg(errp, "argument 'compress' is auto, on or off, not '%s'", word);
+        error_setg(errp, "argument '%s' is one of %s, not '%s'", name, all, word);
     return !word[0];
 }
 
@@ -75,7 +62,7 @@ static bool parse_change(json_t *args, struct engine_migrate_change *c, Error **
         !parse_downtime_limit(args, &downtime, errp) ||
         !qmp_arg_int(args, "deadline-us", 0, 7 * 86400 * INT64_C(1000000), &deadline, errp) ||
         !qmp_arg_int(args, "max-bandwidth", 0, INT64_MAX, &c->max_bandwidth, errp) ||
-        !parse_on_slow(args, &c->on_slow, errp))
+        !parse_word(args, "on-slow", on_slow_words, &c->on_slow, errp))
         return false;
     c->downtime_ns = downtime < 0 ? -1 : downtime * NS_PER_US;
     c->deadline_ns = deadline < 0 ? -1 : deadline * NS_PER_US;
@@ -98,8 +85,10 @@ static bool parse(Vm *vm, json_t *args, struct migrate_args *a, Error **errp)
         "arbiter", "psk",         "insecure",       "postcopy",    "compress", NULL};
     struct engine_migrate_change change = ENGINE_MIGRATE_NO_CHANGE;
     struct engine_migrate_params *p = &a->params;
+    int packing;
 
     engine_migrate_get(vm_engine(vm), p);
+    packing = (int)p->packing;
     p->to[0] = 0; /* one that is under way has its own */
     if (!qmp_args_only(args, names, errp) || !parse_change(args, &change, errp) ||
         !parse_timeout(args, &p->timeout_ns, errp) ||
@@ -107,8 +96,10 @@ static bool parse(Vm *vm, json_t *args, struct migrate_args *a, Error **errp)
         !qmp_arg_string(args, "arbiter", p->arbiter, sizeof(p->arbiter), errp) ||
         !qmp_arg_string(args, "psk", a->psk, sizeof(a->psk), errp) ||
         !qmp_arg_bool(args, "insecure", &a->insecure, errp) ||
-        !qmp_arg_bool(args, "postcopy", &p->postcopy, errp) || !parse_packing(args, &p->packing, errp))
+        !qmp_arg_bool(args, "postcopy", &p->postcopy, errp) ||
+        !parse_word(args, "compress", packing_words, &packing, errp))
         return false;
+    p->packing = (enum engine_packing)packing;
     engine_migrate_params_change(p, &change);
     if (!p->to[0])
         error_setg(errp,

@@ -26,8 +26,8 @@ static bool with_machine(Vm *vm, bool (*fn)(Machine *m, Error **errp), Error **e
                    engine_state_name(s.state));
         return false;
     }
-    if (s.state ==
-        ENGINE_POSTCOPY_PAUSED) { /* it may wait for a page, and whoever wants it to do something for it */
+    /* It may wait for a page, and whoever wants it to do something would wait for it. */
+    if (s.state == ENGINE_POSTCOPY_PAUSED) {
         error_setg(
             errp,
             "the guest lacks memory that is at %s, and the link is broken: wait for the source, or quit",

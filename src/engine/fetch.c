@@ -181,13 +181,13 @@ static void stop_asking(struct backup *b)
     task_mutex_destroy(&b->fetch.out_lock);
 }
 
-/* Before anybody could read a page that never came. Twice: a pause may fail. */
+/* Before anybody could read a page that never came: a guest that cannot be held is waited for, to the end of the process. */
 static void hold_guest(struct backup *b)
 {
     Guest *g = b->e->guest;
 
-    if (look(b).runs && !g->ops->pause(g, NULL))
-        g->ops->pause(g, NULL);
+    while (look(b).runs && !g->ops->pause(g, NULL))
+        task_sleep_until(clock_now() + WAIT);
 }
 
 void fetch_stop(struct backup *b)

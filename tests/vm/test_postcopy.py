@@ -12,9 +12,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from disklog import judge  # noqa: E402
-from scenario import CORPUS, CountClient, Qmp, ask, assert_well, require, run_count, run_tests  # noqa: E402
-from test_migrate import await_moved, busy_guest, corpus_disks, goes_on_here, limit, migrate, told  # noqa: E402
+import test_migrate  # noqa: E402
+from scenario import CountClient, Qmp, ask, assert_well, require, run_count, run_tests  # noqa: E402
+from test_migrate import await_moved, busy_guest, goes_on_here, limit, migrate, told  # noqa: E402
 
 # Memory is left when the switch comes, whatever the guest does: the time is over in the first pass over a slow link.
 AT_ONCE = ("--postcopy", "--deadline", "100ms", "--downtime", "1ms")
@@ -46,25 +46,17 @@ def begun(pair, *options, guest=busy_guest, standby=()):
 # --- the corpus ---
 
 def there_and_back(pair, guest, cpus):
-    options, disks = corpus_disks(pair, guest, cpus)
-    process = run_count(pair.a, CORPUS[guest], cpus, kernel=guest, extra=options[pair.a])
-    before = assert_well(pair)
-    client = CountClient(pair) if guest in ("count", "log") else None
-    here, there = pair.a, pair.b
-    for _ in range(2):
-        destination = there.standby(options[there])
+    def move(here, there, source, standby):
+        destination = there.standby(standby)
         limit(here, SLOW)
         migrate(here, there, *AT_ONCE)
-        await_moved(there, process, destination)
+        await_moved(there, source, destination)
         if guest != "irq":  # it changes nothing in the moment that its little memory takes
-            require("-> POSTCOPY: " in process.log(), "it was no postcopy", process.log())
+            require("-> POSTCOPY: " in source.log(), "it was no postcopy", source.log())
         limit(here, None)
-        assert_well(pair, before)
-        process, here, there = destination, there, here
-    if client:
-        client.finish()
-    if disks:
-        judge(disks, ask(pair, "status")["counter"])
+        return destination
+
+    test_migrate.there_and_back(pair, guest, cpus, moves=2, move=move)
 
 
 def test_walk(pair):
