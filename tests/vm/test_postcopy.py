@@ -254,7 +254,7 @@ def test_cancel_before_the_switch(pair):
     before = assert_well(pair)
     destination = pair.b.standby()
     limit(pair.a, SLOW)
-    migrate(pair.a, pair.b, "--no-wait", "--postcopy")
+    migrate(pair.a, pair.b, "--no-wait", "--compress", "off", "--postcopy")
     pair.a.perdure("migrate-cancel", pair.vm)
     goes_on_here(pair, before)
     pair.b.wait_state("LISTENING", process=destination)
