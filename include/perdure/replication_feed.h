@@ -20,9 +20,24 @@
  *     replication_feeds_next(N)  -- message -->        receive()             as they come, all before END(N)
  *     END(N)                     -->                   replication_do_checkpoint_all(): N's messages count
  *
- * Threads: add, remove and the walks are called by one thread at a time, as those of replication.h. A
- * component that gives messages from elsewhere (an I/O thread) has its own lock, and tells by
- * replication_feed_waiting(), from any thread, that something waits or that the running epoch should end.
+ * A further standby. What the secondary holds can be brought to another secondary, while the first goes on
+ * receiving and checkpointing. Each feed puts what its half of the other secondary receives as it would from
+ * the primary before epoch 1; that half does not know the difference. Pass after pass, until little changes
+ * meanwhile; then the last one, with no checkpoint in between, after which the two are equal:
+ *
+ *     secondary                                        further standby
+ *     replication_feeds_copy_begin()
+ *     replication_feeds_copy()       -- message -->    receive()             receives and checkpoints meanwhile
+ *     ...                                              ...
+ *     replication_feeds_copy(last)   -- message -->    receive()             until there is no more of it
+ *                                                      replication_do_checkpoint_all(): its first one
+ *     replication_feeds_copy_end()
+ *     each message of the primary    -- verbatim -->   receive()             from then on
+ *
+ * Threads: add, remove and the walks are called by one thread at a time, as those of replication.h; those of a
+ * copy by one other, beside it. A component that gives messages from elsewhere (an I/O thread) has its own
+ * lock, and tells by replication_feed_waiting(), from any thread, that something waits or that the running
+ * epoch should end.
  *
  * Example, a component that replicates a counter:
  *
@@ -75,6 +90,19 @@ typedef struct ReplicationFeedOps {
     uint64_t (*left)(void *opaque);
     /* Secondary: a message, hostile until checked. A question puts its reply; anything else puts nothing. */
     bool (*receive)(void *opaque, VMStream *f, VMStream *reply, Error **errp);
+    /* Secondary, after its first checkpoint: another secondary is to be brought to what this one holds. From here
+     * on what checkpoints change counts as changed. */
+    bool (*copy_begin)(void *opaque, Error **errp);
+    /* Puts the next message for it, as next() does; false with no error: nothing is left that had changed when this
+     * pass began, and the next call begins the next pass. Another task than receive's and checkpoint's, which go on
+     * meanwhile. May wait for a disk. last: from the first such call on no checkpoint happens, and nothing was
+     * received since the last one; what is put up to the false makes the two equal. An error ends the copy, and
+     * leaves all else as it is. */
+    bool (*copy_next)(void *opaque, VMStream *f, bool last, Error **errp);
+    /* Bytes left to copy. Any task. */
+    uint64_t (*copy_left)(void *opaque);
+    /* No copy_next() is under way, or will come. Before the stop of replication, else it happens with that. */
+    void (*copy_end)(void *opaque);
 } ReplicationFeedOps;
 
 #define REPLICATION_MESSAGE_MAX (1u << 20)
@@ -111,8 +139,22 @@ void replication_feeds_verify(void);
  * (which is empty before). An id that no feed has is an error by name. */
 bool replication_feeds_receive(VMStream *f, VMStream *reply, uint16_t reply_type, Error **errp);
 
+/* --- for whoever brings a further standby to what this side, a secondary, holds --- */
+
+/* All feeds, or none; refused where one that receives messages cannot be copied. Until the end of the copy no
+ * feed comes or goes. */
+bool replication_feeds_copy_begin(Error **errp);
+/* One batch of messages of about budget bytes, as replication_feeds_next() puts them. *ret_more false: this pass is
+ * over for all feeds; the next call begins the next pass, and so does the first one that is the last. */
+bool replication_feeds_copy(VMStream *f, uint16_t type, uint64_t id, size_t budget, bool last, bool *ret_more,
+                            Error **errp);
+/* 0 if none is under way. Any task. */
+uint64_t replication_feeds_copy_left(void);
+/* Nothing happens if none is under way. */
+void replication_feeds_copy_end(void);
+
 /* Something waits, or the epoch should end: calls the listener (one; NULL removes it), which must only wake
- * somebody. */
+ * somebody: no walk may be called from there, or with a lock that it takes. */
 void replication_feed_waiting(ReplicationFeed *feed);
 void replication_feeds_set_listener(void (*waiting)(void *opaque), void *opaque);
 

@@ -50,10 +50,13 @@ struct savevm_list {
 
 struct feed_list {
     ReplicationFeed *first;
-    ReplicationFeed *asked; /* its question waits for a reply; NULL: none */
-    int walks;              /* under way: feeds may not come or go */
+    ReplicationFeed *asked;  /* its question waits for a reply; NULL: none */
+    ReplicationFeed *copied; /* where the pass of a copy is; NULL: none is under way */
+    bool last_pass, copy_failed;
     bool lock_ready;
     struct task_mutex lock; /* of what follows */
+    int walks;              /* under way, a copy being one: feeds may not come or go */
+    bool copying;
     void (*listener)(void *opaque);
     void *listener_opaque;
 };

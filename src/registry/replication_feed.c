@@ -24,6 +24,27 @@ static struct feed_list *feeds(void)
     return l;
 }
 
+static void begin_walk(struct feed_list *l)
+{
+    task_lock(&l->lock);
+    l->walks++;
+    task_unlock(&l->lock);
+}
+
+static void end_walk(struct feed_list *l)
+{
+    task_lock(&l->lock);
+    l->walks--;
+    task_unlock(&l->lock);
+}
+
+static void assert_no_walk(struct feed_list *l)
+{
+    task_lock(&l->lock);
+    assert(!l->walks);
+    task_unlock(&l->lock);
+}
+
 static ReplicationFeed *find(const char *id)
 {
     ReplicationFeed *feed = feeds()->first;
@@ -38,7 +59,8 @@ bool replication_feed_add(ReplicationFeed *feed, Error **errp)
     struct feed_list *l = feeds();
     ReplicationFeed **end = &l->first;
 
-    assert(feed->id && feed->ops && !l->walks);
+    assert(feed->id && feed->ops);
+    assert_no_walk(l);
     if (!feed->id[0] || strlen(feed->id) >= ID_SIZE) {
         error_setg(errp, "replication feed \"%s\": an id has 1 to %d bytes", feed->id, ID_SIZE - 1);
         return false;
@@ -59,7 +81,7 @@ void replication_feed_remove(ReplicationFeed *feed)
     struct feed_list *l = feeds();
     ReplicationFeed **link = &l->first;
 
-    assert(!l->walks);
+    assert_no_walk(l);
     while (*link && *link != feed)
         link = &(*link)->next;
     if (!*link)
@@ -109,12 +131,12 @@ unsigned replication_feeds_next(uint64_t epoch, VMStream *f, uint16_t type, uint
     struct feed_list *l = feeds();
     unsigned count = 0;
 
-    l->walks++;
+    begin_walk(l);
     for (ReplicationFeed *feed = l->first; feed; feed = feed->next) {
         while (feed->ops->next && perdure_stream_bytes(f) < end && next_message(feed, epoch, f, type, id))
             count++;
     }
-    l->walks--;
+    end_walk(l);
     return count;
 }
 
@@ -123,10 +145,10 @@ bool replication_feeds_full(void)
     struct feed_list *l = feeds();
     bool full = false;
 
-    l->walks++;
+    begin_walk(l);
     for (ReplicationFeed *feed = l->first; feed && !full; feed = feed->next)
         full = feed->ops->full && feed->ops->full(feed->opaque);
-    l->walks--;
+    end_walk(l);
     return full;
 }
 
@@ -135,10 +157,10 @@ uint64_t replication_feeds_left(void)
     struct feed_list *l = feeds();
     uint64_t left = 0;
 
-    l->walks++;
+    begin_walk(l);
     for (ReplicationFeed *feed = l->first; feed; feed = feed->next)
         left += feed->ops->left ? feed->ops->left(feed->opaque) : 0;
-    l->walks--;
+    end_walk(l);
     return left;
 }
 
@@ -146,11 +168,11 @@ void replication_feeds_verify(void)
 {
     struct feed_list *l = feeds();
 
-    l->walks++;
+    begin_walk(l);
     for (ReplicationFeed *feed = l->first; feed; feed = feed->next)
         if (feed->ops->verify)
             feed->ops->verify(feed->opaque);
-    l->walks--;
+    end_walk(l);
 }
 
 /* An operation failed: it says why, or its stream does. Takes err. */
@@ -198,12 +220,12 @@ bool replication_feeds_ask(VMStream *f, uint16_t type, uint64_t id, bool *ret_as
     bool ok = true, asked = false;
 
     l->asked = NULL;
-    l->walks++;
+    begin_walk(l);
     for (ReplicationFeed *feed = l->first; feed && ok && !asked; feed = feed->next) {
         if (feed->ops->ask)
             ok = ask_one(feed, f, type, id, &asked, errp);
     }
-    l->walks--;
+    end_walk(l);
     *ret_asked = ok && asked;
     return ok;
 }
@@ -251,9 +273,9 @@ bool replication_feeds_answer(VMStream *f, Error **errp)
         return false;
     }
     l->asked = NULL;
-    l->walks++;
+    begin_walk(l);
     ok = feed->ops->answer(feed->opaque, f, &err);
-    l->walks--;
+    end_walk(l);
     return close_message(feed, f, ok, err, errp);
 }
 
@@ -273,9 +295,9 @@ static bool receive(ReplicationFeed *feed, VMStream *f, VMStream *reply, Error *
     Error *err = NULL;
     bool ok;
 
-    l->walks++;
+    begin_walk(l);
     ok = feed->ops->receive(feed->opaque, f, reply, &err);
-    l->walks--;
+    end_walk(l);
     if (close_message(feed, f, ok, err, errp))
         return end_reply(feed, reply, empty, errp);
     vmstream_cancel(reply);
@@ -294,6 +316,159 @@ bool replication_feeds_receive(VMStream *f, VMStream *reply, uint16_t reply_type
     }
     begin_message(feed, reply, reply_type, 0);
     return receive(feed, f, reply, errp);
+}
+
+/* --- a further standby --- */
+
+static bool is_copying(struct feed_list *l)
+{
+    bool copying;
+
+    task_lock(&l->lock);
+    copying = l->copying;
+    task_unlock(&l->lock);
+    return copying;
+}
+
+static void set_copying(struct feed_list *l, bool copying)
+{
+    task_lock(&l->lock);
+    l->copying = copying;
+    task_unlock(&l->lock);
+}
+
+/* All before this one; NULL: all. */
+static void end_copies(struct feed_list *l, const ReplicationFeed *before)
+{
+    for (ReplicationFeed *feed = l->first; feed != before; feed = feed->next) {
+        if (feed->ops->copy_end)
+            feed->ops->copy_end(feed->opaque);
+    }
+}
+
+static bool begin_copy(const ReplicationFeed *feed, Error **errp)
+{
+    Error *err = NULL;
+
+    if (feed->ops->receive && !feed->ops->copy_next)
+        error_setg(&err, "it knows no further standby");
+    else if (!feed->ops->copy_begin || feed->ops->copy_begin(feed->opaque, &err))
+        return true;
+    error_prepend(&err, "replication feed %s: ", feed->id);
+    error_propagate(errp, err);
+    return false;
+}
+
+static bool begin_copies(struct feed_list *l, Error **errp)
+{
+    for (ReplicationFeed *feed = l->first; feed; feed = feed->next) {
+        if (!begin_copy(feed, errp)) {
+            end_copies(l, feed);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool replication_feeds_copy_begin(Error **errp)
+{
+    struct feed_list *l = feeds();
+
+    if (is_copying(l)) {
+        error_setg(errp, "replication feeds: a copy is under way already");
+        return false;
+    }
+    begin_walk(l);
+    if (!begin_copies(l, errp)) {
+        end_walk(l);
+        return false;
+    }
+    l->copied = NULL;
+    l->last_pass = l->copy_failed = false;
+    set_copying(l, true);
+    return true;
+}
+
+/* *ret_put false: the feed's pass is over. */
+static bool copy_message(ReplicationFeed *feed, VMStream *f, uint16_t type, uint64_t id, bool last,
+                         bool *ret_put, Error **errp)
+{
+    uint64_t before = perdure_stream_bytes(f);
+    Error *err = NULL;
+
+    begin_message(feed, f, type, id);
+    *ret_put = feed->ops->copy_next && feed->ops->copy_next(feed->opaque, f, last, &err);
+    if (err || !*ret_put) {
+        vmstream_cancel(f);
+    } else {
+        check_size(feed, f, before);
+        perdure_stream_end(f);
+    }
+    return (!err && !perdure_stream_error(f, NULL)) || failed(feed, f, err, errp);
+}
+
+/* After an error something may be lost: taken, and not in any message that arrives. */
+static bool may_go_on(struct feed_list *l, Error **errp)
+{
+    bool copying = is_copying(l);
+
+    if (copying && !l->copy_failed)
+        return true;
+    error_setg(errp, "replication feeds: %s", copying ? "the copy has failed" : "no copy is under way");
+    return false;
+}
+
+/* A pass that is the last begins anew: feeds that this pass has behind it may have changed since. */
+static void enter_pass(struct feed_list *l, bool last)
+{
+    if (!l->copied || (last && !l->last_pass))
+        l->copied = l->first;
+    l->last_pass = last;
+}
+
+bool replication_feeds_copy(VMStream *f, uint16_t type, uint64_t id, size_t budget, bool last, bool *ret_more,
+                            Error **errp)
+{
+    uint64_t end = perdure_stream_bytes(f) + budget;
+    struct feed_list *l = feeds();
+    bool ok = true, put;
+
+    if (!may_go_on(l, errp))
+        return false;
+    enter_pass(l, last);
+    while (ok && l->copied && perdure_stream_bytes(f) < end) {
+        ok = copy_message(l->copied, f, type, id, last, &put, errp);
+        if (ok && !put)
+            l->copied = l->copied->next;
+    }
+    l->copy_failed = !ok;
+    *ret_more = l->copied;
+    return ok;
+}
+
+uint64_t replication_feeds_copy_left(void)
+{
+    struct feed_list *l = feeds();
+    uint64_t left = 0;
+
+    if (!is_copying(l))
+        return 0;
+    begin_walk(l);
+    for (ReplicationFeed *feed = l->first; feed; feed = feed->next)
+        left += feed->ops->copy_left ? feed->ops->copy_left(feed->opaque) : 0;
+    end_walk(l);
+    return left;
+}
+
+void replication_feeds_copy_end(void)
+{
+    struct feed_list *l = feeds();
+
+    if (!is_copying(l))
+        return;
+    set_copying(l, false);
+    end_copies(l, NULL);
+    end_walk(l);
 }
 
 /* --- who waits --- */
