@@ -24,10 +24,10 @@ struct JournalWriter {
     struct task_cond changed;
     struct epoch_writes *first, **end; /* waiting */
     bool busy, stopping, draining;
-    bool unsettled;      /* what is in place has to be flushed, and can be */
-    bool journal_failed; /* nothing is written any more */
-    uint64_t backlog;    /* bytes, of those that wait and those that are under way */
-    uint64_t durable;
+    bool unsettled;             /* what is in place has to be flushed, and can be */
+    bool journal_failed;        /* nothing is written any more */
+    uint64_t backlog;           /* bytes, of those that wait and those that are under way */
+    uint64_t durable, in_place; /* epochs, the last ones */
     Error *error;
 };
 
@@ -98,13 +98,24 @@ static void tell_error(JournalWriter *jw, Error *err)
     task_unlock(&jw->lock);
 }
 
+static void tell_in_place(JournalWriter *jw, uint64_t epoch)
+{
+    task_lock(&jw->lock);
+    jw->in_place = epoch;
+    task_broadcast(&jw->changed);
+    task_unlock(&jw->lock);
+}
+
 /* What is durable, from first to before end, goes into its place. */
 static void apply(JournalWriter *jw, const struct epoch_writes *first, const struct epoch_writes *end)
 {
     Error *err = NULL;
 
-    for (const struct epoch_writes *w = first; w != end && !jw->images_failed; w = w->next)
+    for (const struct epoch_writes *w = first; w != end && !jw->images_failed; w = w->next) {
         jw->images_failed = !put_in_place(jw, w, &err);
+        if (!jw->images_failed)
+            tell_in_place(jw, w->epoch);
+    }
     if (err)
         tell_error(jw, err);
 }
@@ -323,6 +334,18 @@ bool journal_writer_drain(JournalWriter *jw, Error **errp)
     while (has_work(jw) && !fault_point("journal.no_drain"))
         task_wait(&jw->changed, &jw->lock);
     jw->draining = false;
+    ok = check_error(jw, errp);
+    task_unlock(&jw->lock);
+    return ok;
+}
+
+bool journal_writer_wait_in_place(JournalWriter *jw, uint64_t epoch, Error **errp)
+{
+    bool ok;
+
+    task_lock(&jw->lock);
+    while (jw->in_place < epoch && !jw->error)
+        task_wait(&jw->changed, &jw->lock);
     ok = check_error(jw, errp);
     task_unlock(&jw->lock);
     return ok;

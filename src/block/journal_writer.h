@@ -19,7 +19,7 @@
  * before still goes into the journal, and stays there: those epochs are acknowledged. Where the journal has failed, or is
  * full of what cannot be put in place, nothing more is written; what was durable still is.
  * Locks: one of its own, a leaf, not held while anything is read or written. put, drain and error by one
- * task, figures by any.
+ * task, wait_in_place and figures by any.
  */
 #ifndef BLOCK_JOURNAL_WRITER_H
 #define BLOCK_JOURNAL_WRITER_H
@@ -39,6 +39,9 @@ JournalWriter *journal_writer_new(Journal *j, Block *const *images, uint64_t bac
 bool journal_writer_put(JournalWriter *jw, struct epoch_writes *w, Error **errp);
 /* Waits until all that was put is in place and on the medium; or, where that fails, in the journal. */
 bool journal_writer_drain(JournalWriter *jw, Error **errp);
+/* Waits until every epoch up to this one, which was put or is about to be, is in place, though perhaps not on the
+ * medium; 0: none. What comes behind it does not make it wait longer. */
+bool journal_writer_wait_in_place(JournalWriter *jw, uint64_t epoch, Error **errp);
 /* false: it has failed. Does not wait. */
 bool journal_writer_get_error(JournalWriter *jw, Error **errp);
 uint64_t journal_writer_backlog(JournalWriter *jw);       /* bytes not yet durable */

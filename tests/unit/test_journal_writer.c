@@ -5,7 +5,7 @@
  */
 #include "base/task.h"
 #include "block/journal_writer.h"
-#include "memory_block.h"
+#include "gated_block.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -16,102 +16,11 @@
 #define DISK_SIZE    65536u
 #define JOURNAL_SIZE (256u << 10)
 
-/* --- a disk that can be stopped and can fail, and that looks over its neighbours' shoulder --- */
-
-struct gate {
-    struct task_mutex lock;
-    struct task_cond changed;
-    bool shut;
-    unsigned waiting;
-    uint64_t order; /* operations on all disks */
-};
-
-struct disk {
-    Block block;
-    struct memory_block *memory;
-    struct gate *gate; /* shared */
-    int fail_write, fail_flush;
-    /* the order at the last */
-    uint64_t wrote, flushed;
-    unsigned writes, flushes;
-};
-
-static int carry_out(struct disk *d, struct block_request *r)
-{
-    if (r->op == BLOCK_FLUSH) {
-        d->flushed = ++d->gate->order;
-        d->flushes++;
-        return d->fail_flush;
-    }
-    if (r->op != BLOCK_READ) {
-        d->wrote = ++d->gate->order;
-        d->writes++;
-        if (d->fail_write)
-            return d->fail_write;
-    }
-    memory_block_carry_out(d->memory, r);
-    return 0;
-}
-
-static void disk_submit(Block *b, struct block_request *r)
-{
-    struct disk *d = (struct disk *)b;
-    struct gate *g = d->gate;
-    int error;
-
-    task_lock(&g->lock);
-    g->waiting++;
-    task_broadcast(&g->changed);
-    while (g->shut)
-        task_wait(&g->changed, &g->lock);
-    g->waiting--;
-    error = carry_out(d, r);
-    task_unlock(&g->lock);
-    block_complete(r, error);
-}
-
-static void disk_close(Block *b)
-{
-    struct disk *d = (struct disk *)b;
-
-    block_close(&d->memory->block);
-    free(d);
-}
-
-static const struct block_ops disk_ops = {.name = "gated", .submit = disk_submit, .close = disk_close};
-
-static struct disk *disk_new(struct gate *g, const char *id, uint64_t size)
-{
-    struct disk *d = calloc(1, sizeof(*d));
-
-    d->memory = memory_block_new(id, size);
-    d->block = d->memory->block;
-    d->block.ops = &disk_ops;
-    d->gate = g;
-    return d;
-}
-
-static void set_shut(struct gate *g, bool shut)
-{
-    task_lock(&g->lock);
-    g->shut = shut;
-    task_broadcast(&g->changed);
-    task_unlock(&g->lock);
-}
-
-static void wait_until_something_waits(struct gate *g)
-{
-    task_lock(&g->lock);
-    while (!g->waiting)
-        task_wait(&g->changed, &g->lock);
-    task_unlock(&g->lock);
-}
-
 /* --- a standby's disks --- */
 
 struct standby {
     struct gate gate;
-    struct disk *journal, *disks[2];
+    struct gated_block *journal, *disks[2];
     Block *images[2];
     JournalWriter *jw;
 };
@@ -123,13 +32,12 @@ static void standby_open(struct standby *s, uint64_t limit)
     Journal *j;
 
     *s = (struct standby){0};
-    task_mutex_init(&s->gate.lock);
-    task_cond_init(&s->gate.changed);
+    gate_init(&s->gate);
     for (int i = 0; i < 2; i++) {
-        s->disks[i] = disk_new(&s->gate, i ? "b" : "a", DISK_SIZE);
+        s->disks[i] = gated_block_new(&s->gate, i ? "b" : "a", DISK_SIZE);
         s->images[i] = &s->disks[i]->block;
     }
-    s->journal = disk_new(&s->gate, "journal", JOURNAL_SIZE);
+    s->journal = gated_block_new(&s->gate, "journal", JOURNAL_SIZE);
     j = journal_create(&s->journal->block, &identity, NULL);
     assert_non_null(j);
     s->jw = journal_writer_new(j, s->images, limit, NULL);
@@ -141,8 +49,7 @@ static void standby_close(struct standby *s)
     journal_writer_free(s->jw);
     for (int i = 0; i < 2; i++)
         block_close(s->images[i]);
-    task_cond_destroy(&s->gate.changed);
-    task_mutex_destroy(&s->gate.lock);
+    gate_destroy(&s->gate);
 }
 
 static struct epoch_writes *epoch(uint64_t number, uint32_t size)
@@ -214,15 +121,15 @@ static void test_batches(void **state)
 
     (void)state;
     standby_open(&s, 1 << 20);
-    set_shut(&s.gate, true);
+    gate_set_shut(&s.gate, true);
     put(&s, 1, 512);
-    wait_until_something_waits(&s.gate);
+    gate_wait_for_one(&s.gate);
     for (uint64_t i = 2; i <= 20; i++)
         put(&s, i, 512);
     assert_true(journal_writer_backlog(s.jw) > 20 * 512);
     assert_int_equal(journal_writer_durable_epoch(s.jw), 0);
     flushes = s.journal->flushes;
-    set_shut(&s.gate, false);
+    gate_set_shut(&s.gate, false);
     assert_true(journal_writer_drain(s.jw, NULL));
     assert_int_equal(s.journal->flushes, flushes + 2);
     assert_int_equal(s.disks[0]->flushes, 1);
@@ -254,16 +161,16 @@ static void test_limit(void **state)
 
     (void)state;
     standby_open(&s, 4 * (2 * 4096));
-    set_shut(&s.gate, true);
+    gate_set_shut(&s.gate, true);
     for (uint64_t i = 1; i <= 4; i++)
         put(&s, i, 4096);
-    wait_until_something_waits(&s.gate);
+    gate_wait_for_one(&s.gate);
     t = task_start("putter", put_one_more, &p, NULL);
     task_sleep_until(clock_now() + 20 * NS_PER_MS);
     task_lock(&s.gate.lock);
     assert_false(p.returned);
     task_unlock(&s.gate.lock);
-    set_shut(&s.gate, false);
+    gate_set_shut(&s.gate, false);
     task_join(t);
     assert_true(journal_writer_drain(s.jw, NULL));
     assert_int_equal(journal_writer_durable_epoch(s.jw), 5);
@@ -312,7 +219,7 @@ static void test_images_are_flushed_meanwhile(void **state)
     block_close(&image->block);
 }
 
-static unsigned flushes_of(struct disk *d)
+static unsigned flushes_of(struct gated_block *d)
 {
     unsigned n;
 
@@ -383,16 +290,87 @@ static void test_what_waits_when_an_image_fails(void **state)
 
     (void)state;
     standby_open(&s, 1 << 20);
-    set_shut(&s.gate, true);
+    gate_set_shut(&s.gate, true);
     put(&s, 1, 512);
-    wait_until_something_waits(&s.gate);
+    gate_wait_for_one(&s.gate);
     for (uint64_t i = 2; i <= 20; i++)
         put(&s, i, 3000);
     s.disks[0]->fail_write = EIO;
-    set_shut(&s.gate, false);
+    gate_set_shut(&s.gate, false);
     assert_error(&s, "disk a: cannot write", EIO);
     assert_int_equal(journal_writer_durable_epoch(s.jw), 20);
     assert_int_equal(s.disks[0]->writes, 1); /* the one that failed */
+    standby_close(&s);
+}
+
+struct waiter {
+    struct standby *s;
+    bool ok, returned;
+};
+
+static void wait_for_second(void *arg)
+{
+    struct waiter *w = arg;
+
+    w->ok = journal_writer_wait_in_place(w->s->jw, 2, NULL);
+    task_lock(&w->s->gate.lock);
+    w->returned = true;
+    task_unlock(&w->s->gate.lock);
+}
+
+static bool has_returned(struct waiter *w)
+{
+    bool returned;
+
+    task_lock(&w->s->gate.lock);
+    returned = w->returned;
+    task_unlock(&w->s->gate.lock);
+    return returned;
+}
+
+/* Also for one that is put only later, and not for what comes behind it. */
+static void test_wait_in_place(void **state)
+{
+    struct standby s;
+    struct waiter w = {.s = &s};
+    Task *t;
+
+    (void)state;
+    standby_open(&s, 1 << 20);
+    assert_true(journal_writer_wait_in_place(s.jw, 0, NULL));
+    gate_set_shut(&s.gate, true);
+    put(&s, 1, 512);
+    gate_wait_for_one(&s.gate);
+    t = task_start("waiter", wait_for_second, &w, NULL);
+    gate_set_shut(&s.gate, false);
+    assert_true(journal_writer_wait_in_place(s.jw, 1, NULL));
+    assert_in_place(&s, 1);
+    task_sleep_until(clock_now() + 20 * NS_PER_MS);
+    assert_false(has_returned(&w));
+    put(&s, 2, 0);
+    task_join(t);
+    assert_true(w.ok);
+    put(&s, 3, 512);
+    assert_true(journal_writer_wait_in_place(s.jw, 3, NULL));
+    assert_in_place(&s, 3);
+    assert_true(journal_writer_wait_in_place(s.jw, 2, NULL));
+    standby_close(&s);
+}
+
+/* What cannot get there is not waited for. */
+static void test_wait_in_place_fails(void **state)
+{
+    struct standby s;
+    Error *err = NULL;
+
+    (void)state;
+    standby_open(&s, 1 << 20);
+    s.disks[1]->fail_write = EIO;
+    put(&s, 1, 512);
+    put(&s, 2, 512);
+    assert_false(journal_writer_wait_in_place(s.jw, 2, &err));
+    assert_int_equal(error_get_errno(err), EIO);
+    error_free(err);
     standby_close(&s);
 }
 
@@ -487,6 +465,8 @@ int main(void)
         cmocka_unit_test(test_images_are_flushed_after_a_while),
         cmocka_unit_test(test_errors_are_kept),
         cmocka_unit_test(test_what_waits_when_an_image_fails),
+        cmocka_unit_test(test_wait_in_place),
+        cmocka_unit_test(test_wait_in_place_fails),
         cmocka_unit_test(test_error_ends_a_wait),
         cmocka_unit_test(test_an_epoch_too_large),
         cmocka_unit_test(test_a_difference_is_found),
