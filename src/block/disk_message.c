@@ -4,6 +4,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* A record with one fits one frame. */
+#define MESSAGE_ROOM (PERDURE_STREAM_CHUNK - 64)
+#define WRITE_HEAD   21   /* octets of a write before its data */
+#define PIECE_MIN    4096 /* no smaller one is cut from a large write */
+
 static bool good(VMStream *f)
 {
     return !perdure_stream_error(f, NULL);
@@ -43,27 +48,61 @@ bool disk_message_get_layout(VMStream *f, struct disk_layout *ret)
 
 /* --- writes --- */
 
-size_t disk_message_write_size(const struct disk_write *w, uint64_t sent, size_t room)
+/* Octets of a message that the write takes from where it is, with at most room of them; 0: not even a piece fits. */
+static size_t piece_size(const struct disk_writes_out *o, size_t room)
 {
-    uint64_t left = w->data_size - sent;
+    uint64_t left = o->part->data_size - o->part_sent;
 
-    if (room < DISK_WRITE_HEAD)
+    if (room < WRITE_HEAD)
         return 0;
-    if (left <= room - DISK_WRITE_HEAD)
-        return DISK_WRITE_HEAD + (size_t)left;
-    return w->kind == DISK_WRITE_DATA && room >= DISK_WRITE_HEAD + DISK_WRITE_PIECE_MIN ? room : 0;
+    if (left <= room - WRITE_HEAD)
+        return WRITE_HEAD + (size_t)left;
+    return o->part->kind == DISK_WRITE_DATA && room >= WRITE_HEAD + PIECE_MIN ? room : 0;
 }
 
-uint64_t disk_message_put_write(VMStream *f, const struct disk_write *w, uint64_t sent, size_t octets)
+static void put_piece(struct disk_writes_out *o, VMStream *f, size_t octets)
 {
-    size_t n = octets - DISK_WRITE_HEAD;
+    const struct disk_write *w = o->part;
+    size_t n = octets - WRITE_HEAD;
 
     perdure_stream_put_u8(f, (uint8_t)w->kind);
     perdure_stream_put_u32(f, w->disk);
-    perdure_stream_put_u64(f, w->offset + sent);
+    perdure_stream_put_u64(f, w->offset + o->part_sent);
     perdure_stream_put_u64(f, w->kind == DISK_WRITE_DATA ? n : w->size);
-    perdure_stream_put_buffer(f, w->data + sent, n);
-    return sent + n;
+    perdure_stream_put_buffer(f, w->data + o->part_sent, n);
+    o->part_sent += n;
+    if (o->part_sent < w->data_size)
+        return;
+    free(o->part);
+    o->part = NULL;
+}
+
+/* The write that goes on, or the next one; false: none, or an error. */
+static bool have_part(struct disk_writes_out *o, Error **errp)
+{
+    if (o->part)
+        return true;
+    o->part = o->next(o->opaque, errp);
+    o->part_sent = 0;
+    return o->part;
+}
+
+bool disk_message_put_writes(struct disk_writes_out *o, VMStream *f, Error **errp)
+{
+    size_t room = MESSAGE_ROOM, n;
+    Error *err = NULL;
+
+    if (!have_part(o, errp))
+        return false;
+    perdure_stream_put_u8(f, DISK_MESSAGE_WRITES);
+    while (have_part(o, &err) && (n = piece_size(o, room))) {
+        put_piece(o, f, n);
+        room -= n;
+    }
+    if (!err)
+        return true;
+    error_propagate(errp, err);
+    return false;
 }
 
 /* How much data a write of that kind and size comes with; false: there is no such write. */

@@ -23,10 +23,6 @@ enum disk_message {
     DISK_MESSAGE_REPLY = 5,
 };
 
-/* A record with one fits one frame. */
-#define DISK_MESSAGE_ROOM      (PERDURE_STREAM_CHUNK - 64)
-#define DISK_WRITE_HEAD        21         /* octets of a write before its data */
-#define DISK_WRITE_PIECE_MIN   4096       /* no smaller one is cut from a large write */
 #define DISK_WRITE_MESSAGE_MAX (1u << 20) /* data of one write in a message that is accepted */
 #define DISK_QUESTION_MAX      64         /* chunks in a question */
 #define DISK_BITMAP_SIZE       (DISK_QUESTION_MAX / 8)
@@ -58,11 +54,18 @@ void disk_message_put_layout(VMStream *f, const struct disk_layout *l);
 /* The first octet, the kind, has been got, here and below. */
 bool disk_message_get_layout(VMStream *f, struct disk_layout *ret);
 
-/* Octets of a WRITES message that w takes beginning at byte sent of its data, with at most room of them; 0:
- * not even a piece fits. */
-size_t disk_message_write_size(const struct disk_write *w, uint64_t sent, size_t room);
-/* Puts as many octets, and says what of w is sent now. */
-uint64_t disk_message_put_write(VMStream *f, const struct disk_write *w, uint64_t sent, size_t octets);
+/* Where the writes of WRITES messages come from, and the one that is on its way. */
+struct disk_writes_out {
+    /* set by the user. The next write, taken; NULL with no error: there is none now. */
+    struct disk_write *(*next)(void *opaque, Error **errp);
+    void *opaque;
+    /* private, but to be freed in the end */
+    struct disk_write *part; /* in pieces; NULL: none */
+    uint64_t part_sent;
+};
+
+/* As many as fit one message; false with no error: there was none, and nothing was put. */
+bool disk_message_put_writes(struct disk_writes_out *o, VMStream *f, Error **errp);
 /* NULL: an error, in f. */
 struct disk_write *disk_message_get_write(VMStream *f);
 

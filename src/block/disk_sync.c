@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "block/disk_sync.h"
 #include "base/fault.h"
+#include "block/disk_chunk.h"
 #include "block/disk_hash.h"
 #include "block/replication_group_private.h"
 
@@ -19,9 +20,23 @@ static uint64_t total_size(const ReplicationGroup *g)
     return n;
 }
 
+/* Of the epochs up to g->sync.epoch. */
+static struct disk_write *next_write(void *opaque, Error **errp)
+{
+    ReplicationGroup *g = opaque;
+    struct disk_write *w;
+
+    (void)errp;
+    task_lock(&g->lock);
+    w = forward_queue_pop(&g->queue, g->sync.epoch);
+    task_unlock(&g->lock);
+    return w;
+}
+
 bool disk_sync_start(ReplicationGroup *g, Error **errp)
 {
-    g->sync = (struct disk_sync){.buffer = malloc(DISK_SYNC_READ)};
+    g->sync =
+        (struct disk_sync){.buffer = malloc(DISK_SYNC_READ), .writes = {.next = next_write, .opaque = g}};
     if (!g->sync.buffer) {
         error_setg_errno(errp, ENOMEM, "disks");
         return false;
@@ -36,7 +51,7 @@ bool disk_sync_start(ReplicationGroup *g, Error **errp)
 
 void disk_sync_stop(ReplicationGroup *g)
 {
-    free(g->sync.part);
+    free(g->sync.writes.part);
     free(g->sync.buffer);
     task_lock(&g->lock);
     g->sync = (struct disk_sync){0};
@@ -57,45 +72,6 @@ static void put_layout(ReplicationGroup *g, VMStream *f)
     disk_message_put_layout(f, &l);
 }
 
-/* The write that goes on, or the next one; NULL: none. */
-static struct disk_write *current(ReplicationGroup *g, uint64_t epoch)
-{
-    struct disk_sync *s = &g->sync;
-
-    if (s->part)
-        return s->part;
-    task_lock(&g->lock);
-    s->part = forward_queue_pop(&g->queue, epoch);
-    task_unlock(&g->lock);
-    s->part_sent = 0;
-    return s->part;
-}
-
-static void put_part(struct disk_sync *s, VMStream *f, size_t octets)
-{
-    s->part_sent = disk_message_put_write(f, s->part, s->part_sent, octets);
-    if (s->part_sent < s->part->data_size)
-        return;
-    free(s->part);
-    s->part = NULL;
-}
-
-static bool put_writes(ReplicationGroup *g, uint64_t epoch, VMStream *f)
-{
-    size_t room = DISK_MESSAGE_ROOM, n;
-    struct disk_write *w = current(g, epoch);
-
-    if (!w)
-        return false;
-    perdure_stream_put_u8(f, DISK_MESSAGE_WRITES);
-    while (w && (n = disk_message_write_size(w, g->sync.part_sent, room))) {
-        put_part(&g->sync, f, n);
-        room -= n;
-        w = current(g, epoch);
-    }
-    return true;
-}
-
 static void put_over(ReplicationGroup *g, VMStream *f)
 {
     perdure_stream_put_u8(f, DISK_MESSAGE_SYNC_OVER);
@@ -113,7 +89,8 @@ bool disk_sync_next(ReplicationGroup *g, uint64_t epoch, VMStream *f)
         s->layout_sent = true;
         return true;
     }
-    if (put_writes(g, epoch, f))
+    s->epoch = epoch;
+    if (disk_message_put_writes(&s->writes, f, NULL))
         return true;
     if (!s->over || s->over_sent)
         return false;
@@ -122,11 +99,6 @@ bool disk_sync_next(ReplicationGroup *g, uint64_t epoch, VMStream *f)
 }
 
 /* --- what it is asked --- */
-
-static uint64_t chunk_size(const Block *image, uint64_t offset)
-{
-    return image->size - offset < CHUNK ? image->size - offset : CHUNK;
-}
 
 static bool hash_chunks(struct disk_question *q, const uint8_t *data, uint64_t size, Error **errp)
 {
@@ -198,47 +170,19 @@ bool disk_sync_ask(ReplicationGroup *g, VMStream *f, Error **errp)
 
 /* --- what differs --- */
 
-static bool all_zero(const uint8_t *data, size_t n)
-{
-    return !data[0] && !memcmp(data, data + 1, n - 1);
-}
-
-static struct disk_write *make_write(uint32_t disk, uint64_t offset, const uint8_t *data, uint64_t n)
-{
-    bool zero = all_zero(data, n);
-    struct disk_write *w =
-        disk_write_new(zero ? DISK_WRITE_ZERO : DISK_WRITE_DATA, disk, offset, n, zero ? 0 : (uint32_t)n);
-
-    if (w && !zero)
-        memcpy(w->data, data, n);
-    return w;
-}
-
-static struct disk_write *read_chunk(ReplicationGroup *g, uint32_t disk, uint64_t offset, uint64_t n,
-                                     Error **errp)
-{
-    struct disk_write *w;
-
-    if (!block_read(g->images[disk], offset, g->sync.buffer, n, errp))
-        return NULL;
-    w = make_write(disk, offset, g->sync.buffer, n);
-    if (!w)
-        error_setg_errno(errp, ENOMEM, "disk %s", g->images[disk]->id);
-    return w;
-}
-
 static bool send_chunk(ReplicationGroup *g, uint32_t disk, uint64_t offset, Error **errp)
 {
-    uint64_t n = chunk_size(g->images[disk], offset);
+    uint64_t n = disk_chunk_size(g->images[disk], offset);
     bool lie = fault_point("disks.sync_overtakes_write");
+    Block *image = g->images[disk];
     struct disk_write *w = NULL;
     struct chunk_lock c;
 
     if (lie)
-        w = read_chunk(g, disk, offset, n, errp);
+        w = disk_chunk_read(image, disk, offset, g->sync.buffer, errp);
     group_lock_chunk(g, &c, disk, offset, n);
     if (!lie)
-        w = read_chunk(g, disk, offset, n, errp);
+        w = disk_chunk_read(image, disk, offset, g->sync.buffer, errp);
     group_unlock_chunk(&c, w);
     if (!w)
         return false;
@@ -326,7 +270,7 @@ static struct disk_write *hash_chunk(Block *image, uint32_t disk, uint64_t offse
 
 static void verify_chunk(ReplicationGroup *g, uint32_t disk, uint64_t offset)
 {
-    uint64_t n = chunk_size(g->images[disk], offset);
+    uint64_t n = disk_chunk_size(g->images[disk], offset);
     struct disk_write *w;
     struct chunk_lock c;
 

@@ -28,9 +28,9 @@ struct disk_sync {
     struct disk_question question; /* the last one */
     uint32_t disk;                 /* what comes next */
     uint64_t offset;
-    uint8_t *buffer;         /* SYNC_READ bytes; NULL while replication does not run */
-    struct disk_write *part; /* on its way, in pieces; NULL: none */
-    uint64_t part_sent;
+    uint8_t *buffer;               /* SYNC_READ bytes; NULL while replication does not run */
+    struct disk_writes_out writes; /* from the queue */
+    uint64_t epoch;                /* what may be taken from there */
 };
 
 #define DISK_SYNC_READ (1u << 20) /* how much of a disk is read at a time */

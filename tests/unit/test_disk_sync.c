@@ -496,23 +496,33 @@ static void put_message_begin(VMStream *f, uint16_t type, uint64_t id)
     perdure_stream_put_string(f, "disks");
 }
 
-static void put_example_writes(VMStream *f)
+/* One of each kind. */
+static struct disk_write *next_example(void *opaque, Error **errp)
 {
     static const enum disk_write_kind kinds[] = {DISK_WRITE_DATA, DISK_WRITE_ZERO, DISK_WRITE_UNMAP,
                                                  DISK_WRITE_VERIFY};
+    uint32_t i = (*(uint32_t *)opaque)++, n;
+    struct disk_write *w;
 
-    perdure_stream_put_u8(f, DISK_MESSAGE_WRITES);
-    for (uint32_t i = 0; i < 4; i++) {
-        uint32_t n = kinds[i] == DISK_WRITE_DATA ? 5 : kinds[i] == DISK_WRITE_VERIFY ? DISK_HASH_SIZE : 0;
-        struct disk_write *w = disk_write_new(kinds[i], i % 2, 0x1000 * i, n == 5 ? 5 : 0x200, n);
+    (void)errp;
+    if (i == 4)
+        return NULL;
+    n = kinds[i] == DISK_WRITE_DATA ? 5 : kinds[i] == DISK_WRITE_VERIFY ? DISK_HASH_SIZE : 0;
+    w = disk_write_new(kinds[i], i % 2, 0x1000 * i, n == 5 ? 5 : 0x200, n);
+    if (n == 5)
+        memcpy(w->data, "hello", 5);
+    else if (n)
+        assert_true(disk_hash("hello", 5, w->data, NULL));
+    return w;
+}
 
-        if (n == 5)
-            memcpy(w->data, "hello", 5);
-        else if (n)
-            assert_true(disk_hash("hello", 5, w->data, NULL));
-        disk_message_put_write(f, w, 0, disk_message_write_size(w, 0, 1000));
-        free(w);
-    }
+static void put_example_writes(VMStream *f)
+{
+    uint32_t given = 0;
+    struct disk_writes_out o = {.next = next_example, .opaque = &given};
+
+    assert_true(disk_message_put_writes(&o, f, NULL));
+    assert_null(o.part);
 }
 
 static void test_golden(void **state)
