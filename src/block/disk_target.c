@@ -417,6 +417,7 @@ bool disk_target_checkpoint(ReplicationGroup *g, Error **errp)
     }
     t->writes = next;
     w->epoch = t->epoch + 1;
+    disk_copy_note(g, w);
     if (!t->writer) /* no disks: nothing came */
         epoch_writes_free(w);
     else if (!journal_writer_put(t->writer, w, errp))

@@ -22,6 +22,7 @@ struct disk_target {
     uint32_t here[REPLICATION_DISKS_MAX]; /* the primary's number of a disk -> ours */
     uint64_t unflushed;                   /* bytes written to the images and perhaps not on the medium */
     uint64_t epoch;              /* the last one that was checkpointed; 0: none; changes under the lock */
+    uint64_t given;              /* the last one that the writer has got, or is about to; 0: none; the same */
     struct epoch_writes *writes; /* of the epoch that is being received */
     uint8_t *buffer;             /* one chunk */
     Journal *journal;            /* until the writer has it */

@@ -17,15 +17,24 @@
 
 /* --- states --- */
 
-enum group_op { OP_START_PRIMARY, OP_START_SECONDARY, OP_CHECKPOINT, OP_STOP, OP_FAILOVER, OP_COUNT };
+enum group_op {
+    OP_START_PRIMARY,
+    OP_START_SECONDARY,
+    OP_CHECKPOINT,
+    OP_STOP,
+    OP_FAILOVER,
+    OP_COPY,
+    OP_COUNT
+};
 
 static const char *const op_names[OP_COUNT] = {
-    "start as primary", "start as secondary", "take a checkpoint", "stop", "take over",
+    "start as primary", "start as secondary", "take a checkpoint", "stop", "take over", "be copied",
 };
 static const char *const state_names[] = {"PASSIVE", "FORWARDING", "TARGET", "STANDBY", "UNUSABLE"};
 
 static const char running[] = "replication runs already", not_running[] = "replication does not run",
-                  half[] = "the disks are half of one copy and half of another";
+                  half[] = "the disks are half of one copy and half of another",
+                  no_standby[] = "only a standby can, after its first checkpoint";
 
 /* refused NULL: permitted, and next is the state after it. */
 static const struct {
@@ -36,15 +45,32 @@ static const struct {
                        {NULL, GROUP_TARGET},
                        {not_running, 0},
                        {NULL, GROUP_PASSIVE},
-                       {NULL, GROUP_PASSIVE}},
-    [GROUP_FORWARDING] =
-        {{running, 0}, {running, 0}, {NULL, GROUP_FORWARDING}, {NULL, GROUP_PASSIVE}, {NULL, GROUP_PASSIVE}},
-    [GROUP_TARGET] =
-        {{running, 0}, {running, 0}, {NULL, GROUP_STANDBY}, {NULL, GROUP_UNUSABLE}, {half, GROUP_UNUSABLE}},
-    [GROUP_STANDBY] =
-        {{running, 0}, {running, 0}, {NULL, GROUP_STANDBY}, {NULL, GROUP_PASSIVE}, {NULL, GROUP_PASSIVE}},
-    [GROUP_UNUSABLE] =
-        {{half, 0}, {NULL, GROUP_TARGET}, {not_running, 0}, {NULL, GROUP_UNUSABLE}, {half, GROUP_UNUSABLE}},
+                       {NULL, GROUP_PASSIVE},
+                       {not_running, 0}},
+    [GROUP_FORWARDING] = {{running, 0},
+                          {running, 0},
+                          {NULL, GROUP_FORWARDING},
+                          {NULL, GROUP_PASSIVE},
+                          {NULL, GROUP_PASSIVE},
+                          {no_standby, 0}},
+    [GROUP_TARGET] = {{running, 0},
+                      {running, 0},
+                      {NULL, GROUP_STANDBY},
+                      {NULL, GROUP_UNUSABLE},
+                      {half, GROUP_UNUSABLE},
+                      {no_standby, 0}},
+    [GROUP_STANDBY] = {{running, 0},
+                       {running, 0},
+                       {NULL, GROUP_STANDBY},
+                       {NULL, GROUP_PASSIVE},
+                       {NULL, GROUP_PASSIVE},
+                       {NULL, GROUP_STANDBY}},
+    [GROUP_UNUSABLE] = {{half, 0},
+                        {NULL, GROUP_TARGET},
+                        {not_running, 0},
+                        {NULL, GROUP_UNUSABLE},
+                        {half, GROUP_UNUSABLE},
+                        {not_running, 0}},
 };
 
 enum group_state group_state(ReplicationGroup *g)
@@ -173,6 +199,7 @@ static bool op_stop(ReplicationState *rs, bool failover, Error **errp)
     if (state == GROUP_FORWARDING) {
         stop_forwarding(g);
     } else if (state == GROUP_TARGET || state == GROUP_STANDBY) {
+        disk_copy_end(g);
         if (!disk_target_stop(g, ok ? errp : NULL)) {
             ok = false;
             next = GROUP_UNUSABLE;
@@ -275,6 +302,28 @@ static void feed_verify(void *opaque)
     replication_group_verify(opaque, VERIFY_BYTES);
 }
 
+static bool feed_copy_begin(void *opaque, Error **errp)
+{
+    enum group_state next;
+
+    return may(opaque, OP_COPY, &next, errp) && disk_copy_begin(opaque, errp);
+}
+
+static bool feed_copy_next(void *opaque, VMStream *f, bool last, Error **errp)
+{
+    return disk_copy_next(opaque, f, last, errp);
+}
+
+static uint64_t feed_copy_left(void *opaque)
+{
+    return disk_copy_left(opaque);
+}
+
+static void feed_copy_end(void *opaque)
+{
+    disk_copy_end(opaque);
+}
+
 static const ReplicationFeedOps feed_ops = {
     .next = feed_next,
     .full = feed_full,
@@ -283,6 +332,10 @@ static const ReplicationFeedOps feed_ops = {
     .left = feed_left,
     .verify = feed_verify,
     .receive = feed_receive,
+    .copy_begin = feed_copy_begin,
+    .copy_next = feed_copy_next,
+    .copy_left = feed_copy_left,
+    .copy_end = feed_copy_end,
 };
 
 /* --- life --- */

@@ -22,7 +22,8 @@
  *     | UNUSABLE   | fail (EIO)              | refused        | TARGET           | refused    | nothing (1)  |
  *
  * (1) a failover is an error: half a disk is none. (2) UNUSABLE, and an error, if what was acknowledged
- * cannot be put in place: it is in the journal, which stays.
+ * cannot be put in place: it is in the journal, which stays. A copy to a further standby (disk_copy.h) begins
+ * in STANDBY alone, and ends with it.
  *
  * Primary. A write, zero or unmap goes to the local image from the submitter's own buffer (the device has
  * copied it out of guest RAM: the guest may change the page meanwhile). When it has succeeded locally, and

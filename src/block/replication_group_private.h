@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The inside of a replication group, shared by its four files:
+ * The inside of a replication group, shared by its five files:
  *
  *     replication_group.c    the state, the registries
  *     replication_filter.c   a request of the machine, on its way down and back
  *     disk_sync.c            primary: what it asks and tells
  *     disk_target.c          backup: what it hears
+ *     disk_copy.c            backup: what a further one hears
  *
  * The state is changed by the session task alone, under the lock; it may look at it without.
  */
@@ -17,6 +18,7 @@
 #include <perdure/replication_feed.h>
 
 #include "base/task.h"
+#include "block/disk_copy.h"
 #include "block/disk_sync.h"
 #include "block/disk_target.h"
 #include "block/forward_queue.h"
@@ -56,6 +58,7 @@ struct ReplicationGroup {
     uint64_t sync_left, sync_total, sync_sent, verified;
     uint32_t verify_disk;
     uint64_t verify_offset;
+    struct disk_copy *copy; /* NULL: none; the copying task may look at it without the lock */
 };
 
 /* Keeps err, which is taken, if it is the first. Any thread, not under the lock. */

@@ -28,12 +28,14 @@
 #define PAIR_QUESTION 0x71
 #define PAIR_REPLY    0x72
 
+#define PAIR_DISKS 3 /* at most */
+
 struct pair_side {
     struct registry_context *context;
     ReplicationGroup *group;
     unsigned count;
-    struct memory_block *disk[2];
-    Block *top[2];
+    struct memory_block *disk[PAIR_DISKS];
+    Block *top[PAIR_DISKS];
     struct memory_block *journal; /* the last one that was made; it belongs to the group */
     bool no_journal;
 };
@@ -56,28 +58,50 @@ static inline Block *pair_open_journal(void *opaque, Error **errp)
     return &s->journal->block;
 }
 
+/* Who is there already stays: other threads may look at it then. */
 static inline void pair_enter(struct pair_side *s)
 {
-    registry_context_switch(s ? s->context : NULL);
+    if (!s || registry_context_current() != s->context)
+        registry_context_switch(s ? s->context : NULL);
 }
 
-static inline void pair_side_open(struct pair_side *s, unsigned count, uint64_t size, uint64_t limit)
+/* Without disks; to be followed by pair_side_ready(). */
+static inline void pair_side_begin(struct pair_side *s, uint64_t limit)
 {
     struct replication_group_options o = {
         .queue_limit = limit, .open_journal = pair_open_journal, .open_journal_opaque = s};
 
-    *s = (struct pair_side){.context = registry_context_new(), .count = count};
+    *s = (struct pair_side){.context = registry_context_new()};
     pair_enter(s);
     s->group = replication_group_new(&o, NULL);
     assert_non_null(s->group);
     replication_group_set_pair(s->group, "0b54ff2a-1c63-4a40-9d0c-3a3a0f0d7d11", 1);
-    for (unsigned i = 0; i < count; i++) {
-        s->disk[i] = memory_block_new(i ? "data" : "root", size + i * 1000);
-        s->top[i] = replication_filter_new(s->group, &s->disk[i]->block, NULL);
-        assert_non_null(s->top[i]);
-    }
+}
+
+/* end: the end of the chain, whose bytes m has. */
+static inline void pair_side_add(struct pair_side *s, unsigned i, struct memory_block *m, Block *end)
+{
+    s->count++;
+    s->disk[i] = m;
+    s->top[i] = replication_filter_new(s->group, end, NULL);
+    assert_non_null(s->top[i]);
+}
+
+static inline void pair_side_ready(void)
+{
     replication_group_register();
     assert_true(checkpoint_devices_setup_wait(NULL));
+}
+
+static inline void pair_side_open(struct pair_side *s, unsigned count, uint64_t size, uint64_t limit)
+{
+    pair_side_begin(s, limit);
+    for (unsigned i = 0; i < count; i++) {
+        struct memory_block *m = memory_block_new(i ? "data" : "root", size + i * 1000);
+
+        pair_side_add(s, i, m, &m->block);
+    }
+    pair_side_ready();
 }
 
 static inline void pair_side_close(struct pair_side *s)
@@ -118,10 +142,10 @@ static inline void pair_close(void)
     fault_disarm_all();
 }
 
-/* What is in pair.out is received by s; false and the error of the first message that was refused. */
-static inline bool pair_deliver(struct pair_side *s, Error **errp)
+/* What is in f is received by s; false and the error of the first message that was refused. */
+static inline bool pair_deliver_from(VMStream *f, struct pair_side *s, Error **errp)
 {
-    VMStream *in = vmstream_reopen_memory(pair.out);
+    VMStream *in = vmstream_reopen_memory(f);
     uint16_t type;
     uint64_t id;
     bool ok = true;
@@ -133,6 +157,11 @@ static inline bool pair_deliver(struct pair_side *s, Error **errp)
     assert_true(!ok || !perdure_stream_error(in, NULL));
     perdure_stream_close(in);
     return ok;
+}
+
+static inline bool pair_deliver(struct pair_side *s, Error **errp)
+{
+    return pair_deliver_from(pair.out, s, errp);
 }
 
 /* All messages of an epoch up to this one, from a to b. */

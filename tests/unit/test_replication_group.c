@@ -46,6 +46,12 @@ static bool operate(const char *op, Error **errp)
         return replication_start_all(REPLICATION_MODE_SECONDARY, errp);
     if (!strcmp(op, "take a checkpoint"))
         return replication_do_checkpoint_all(errp);
+    if (!strcmp(op, "be copied")) {
+        bool ok = replication_feeds_copy_begin(errp);
+
+        replication_feeds_copy_end();
+        return ok;
+    }
     return replication_stop_all(!strcmp(op, "take over"), errp);
 }
 
@@ -91,25 +97,30 @@ static const struct {
     {"PASSIVE", "take a checkpoint", "replication does not run", "PASSIVE"},
     {"PASSIVE", "stop", NULL, "PASSIVE"},
     {"PASSIVE", "take over", NULL, "PASSIVE"},
+    {"PASSIVE", "be copied", "replication does not run", "PASSIVE"},
     {"FORWARDING", "start as primary", "replication runs already", "FORWARDING"},
     {"FORWARDING", "start as secondary", "replication runs already", "FORWARDING"},
     {"FORWARDING", "take a checkpoint", NULL, "FORWARDING"},
     {"FORWARDING", "stop", NULL, "PASSIVE"},
     {"FORWARDING", "take over", NULL, "PASSIVE"},
+    {"FORWARDING", "be copied", "only a standby can, after its first checkpoint", "FORWARDING"},
     {"TARGET", "start as primary", "replication runs already", "TARGET"},
     {"TARGET", "start as secondary", "replication runs already", "TARGET"},
     {"TARGET", "stop", NULL, "UNUSABLE"},
     {"TARGET", "take over", "half of one copy and half of another", "UNUSABLE"},
+    {"TARGET", "be copied", "only a standby can, after its first checkpoint", "TARGET"},
     {"STANDBY", "start as primary", "replication runs already", "STANDBY"},
     {"STANDBY", "start as secondary", "replication runs already", "STANDBY"},
     {"STANDBY", "take a checkpoint", NULL, "STANDBY"},
     {"STANDBY", "stop", NULL, "PASSIVE"},
     {"STANDBY", "take over", NULL, "PASSIVE"},
+    {"STANDBY", "be copied", NULL, "STANDBY"},
     {"UNUSABLE", "start as primary", "half of one copy and half of another", "UNUSABLE"},
     {"UNUSABLE", "start as secondary", NULL, "TARGET"},
     {"UNUSABLE", "take a checkpoint", "replication does not run", "UNUSABLE"},
     {"UNUSABLE", "stop", NULL, "UNUSABLE"},
     {"UNUSABLE", "take over", "half of one copy and half of another", "UNUSABLE"},
+    {"UNUSABLE", "be copied", "replication does not run", "UNUSABLE"},
 };
 
 static void test_every_operation_in_every_state(void **state)
