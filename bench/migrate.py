@@ -7,7 +7,8 @@
 Source and destination are two processes on this machine, in two network namespaces with a link (TCP; no TLS on either side). The guest `dirty` has filled its memory, and
 then writes so many pages a second; it notes the gaps in its own clock, the longest of which is the downtime. Under Debian's QEMU the same guest is a -bios image; its
 migration is run as it comes (downtime-limit 300 ms), and tuned (20 and 5 ms, without its bandwidth limit), on one channel and on four. Monitors take turns. The destination
-gets memory that was in use a moment before: a virtual machine pays several times more for memory that its own host has to find first. Steal time is recorded; a measurement with much of it is repeated. Closes with one line for scripts: medians of 1 GiB and 10,000 pages a second.
+gets memory that was in use a moment before: a virtual machine pays several times more for memory that its own host has to find first. Steal time is recorded; a measurement with much of it is repeated.
+A migration that does not end in half a minute (QEMU's own limit on the bandwidth, and a guest that writes faster) is called that, and measured no more. Closes with one line for scripts: medians of 1 GiB and 10,000 pages a second.
 """
 import argparse
 import json
@@ -27,6 +28,7 @@ STEAL_MAX = 10  # ticks in a measurement
 TRIES = 3
 FIRST_PAGE = 4096  # the guest's window begins at 16 MiB
 PORT = 7701
+LIMIT = 30  # seconds: it will not end by itself
 UNLIMITED = 20 << 30
 QEMUS = {
     "qemu": {},
@@ -113,13 +115,17 @@ class Bench:
         qmp.execute("migrate", uri=b.address, insecure=True, postcopy=postcopy, **{"timeout-us": 5000000, "downtime-us": 1000 if postcopy else 20000})
         m = self.await_end(qmp)
         qmp.close()
-        return self.result(guest, m, m["total-time"], m["downtime-us"] / 1e3)
+        return m and self.result(guest, m, m["total-time"], m["downtime-us"] / 1e3)
 
     def await_end(self, qmp):
+        """None: it does not end."""
+        until = time.monotonic() + LIMIT
         while True:
             m = qmp.execute("query-migrate")
             if m["status"] in ("completed", "failed", "cancelled"):
                 break
+            if time.monotonic() > until:
+                return None
             time.sleep(0.01)
         if m["status"] != "completed":
             sys.exit("bench migrate: the migration is %s: %s" % (m["status"], m))
@@ -156,7 +162,7 @@ class Bench:
                 time.sleep(0.002)
             source.execute("migrate-start-postcopy")
         m = self.await_end(source)
-        result = self.result(guest, m, m["total-time"], m["downtime"])
+        result = m and self.result(guest, m, m["total-time"], m["downtime"])
         source.close()
         destination.close()
         return result
@@ -176,8 +182,10 @@ class Bench:
         for _ in range(TRIES):
             stolen = steal_ticks()
             with Pair(self.build) as pair:
-                seen.append(measure(pair))
-            seen[-1]["steal"] = steal_ticks() - stolen
+                result = measure(pair)
+            if not result:
+                return None
+            seen.append(dict(result, steal=steal_ticks() - stolen))
             if seen[-1]["steal"] <= STEAL_MAX:
                 break
             self.discarded += 1
@@ -193,7 +201,8 @@ class Bench:
         for i in range(rounds):
             turn = i % len(monitors)
             for name, measure in monitors[turn:] + monitors[:turn]:
-                seen[name].append(self.clean(measure))
+                if None not in seen[name]:
+                    seen[name].append(self.clean(measure))
         return seen
 
 
@@ -204,6 +213,9 @@ def spread(results, key):
 
 def show(mib, rate, seen):
     for name, results in seen.items():
+        if None in results:
+            print("%5d %6d %-16s | does not end in %d s" % (mib, rate, name, LIMIT), flush=True)
+            continue
         faults = "%3.0f %3.0f (%.0f)" % tuple(statistics.median(r[k] for r in results) for k in ("fault50", "fault99", "faults"))
         print("%5d %6d %-16s | %-26s | %-26s | %8.1f | %8.1f | %-14s | %d" % (
             mib, rate, name, spread(results, "gap"), spread(results, "total"), statistics.median(r["said"] for r in results),
@@ -211,7 +223,7 @@ def show(mib, rate, seen):
 
 
 def median(seen, names, key):
-    return min(statistics.median(r[key] for r in seen[name]) for name in names)
+    return min(statistics.median(r[key] for r in seen[name]) for name in names if None not in seen[name])
 
 
 def main():
