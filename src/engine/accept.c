@@ -128,6 +128,12 @@ static void begin_session(struct greeting *gr)
     error_free(err);
 }
 
+/* The main connection of a further link of the same pair. */
+static bool makes_anew(const struct wire_hello *h)
+{
+    return h->kind == WIRE_KIND_RESUME || h->kind == WIRE_KIND_FOLLOW;
+}
+
 static bool waits_for(Engine *e, const struct wire_hello *h)
 {
     struct session *s = e->session;
@@ -135,16 +141,16 @@ static bool waits_for(Engine *e, const struct wire_hello *h)
     if (!s || e->session_ended || s->primary || s->swapped || !(s->arrived.wanted & 1u << h->kind) ||
         strcmp(s->hello.pair, h->pair))
         return false;
-    return h->kind == WIRE_KIND_RESUME ? s->hello.generation == h->generation
-                                       : s->arrived.number == h->session && !s->arrived.ch[h->kind];
+    return makes_anew(h) ? s->hello.generation == h->generation
+                         : s->arrived.number == h->session && !s->arrived.ch[h->kind];
 }
 
-/* A source that comes again means a new link: what arrived for another one is of no use. *ret_old: to be closed. */
+/* A primary that comes (again) means a new link: what arrived for another one is of no use. *ret_old: to be closed. */
 static void take_locked(struct greeting *gr, Channel *ret_old[WIRE_KINDS])
 {
     struct session *s = gr->e->session;
 
-    if (gr->hello.kind == WIRE_KIND_RESUME) {
+    if (makes_anew(&gr->hello)) {
         memcpy(ret_old, s->arrived.ch, sizeof(s->arrived.ch));
         memset(s->arrived.ch, 0, sizeof(s->arrived.ch));
         s->arrived.number = gr->hello.session;
@@ -275,7 +281,8 @@ static void answer(struct greeting *gr)
         error_free(err);
         return;
     }
-    if (gr->hello.kind == WIRE_KIND_MAIN || gr->hello.kind == WIRE_KIND_MIGRATE)
+    if (gr->hello.kind == WIRE_KIND_MAIN || gr->hello.kind == WIRE_KIND_MIGRATE ||
+        gr->hello.kind == WIRE_KIND_SUCCESSOR)
         begin_session(gr);
     else if (gr->hello.kind == WIRE_KIND_CHECK)
         check(gr);

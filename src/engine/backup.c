@@ -150,6 +150,15 @@ static bool on_start(struct backup *b, Error **errp)
     return b->replicating && wire_send(b->s->out, WIRE_STARTED, 0, errp);
 }
 
+bool backup_become_standby(struct backup *b, const char *why, Error **errp)
+{
+    if (!session_mark_disks(b->s, GUEST_DISKS_STANDBY, errp))
+        return false;
+    engine_set_state(b->e, ENGINE_BACKUP, ENGINE_STANDBY, why);
+    b->standby = true;
+    return true;
+}
+
 /* --- the end in order --- */
 
 static bool on_goodbye(struct backup *b, Error **errp)
@@ -206,6 +215,7 @@ static bool on_run(struct backup *b, uint64_t epoch, Error **errp)
         error_setg(errp, "the primary gave its permission to run out of turn");
         return false;
     }
+    successor_stop(b);
     report_begin(&b->s->report, moves ? "live migration" : "planned change of roles",
                  moves ? "the source hands over" : "the primary hands over", clock_now(),
                  b->s->hello.generation, b->epoch, b->s->last_ack);
@@ -257,6 +267,14 @@ static bool dispatch_epoch(struct backup *b, uint16_t type, uint64_t id, Error *
         return intake_end(b, id, errp);
     case WIRE_ENDED:
         return on_ended(b, id, errp);
+    case WIRE_MOVE:
+        return successor_on_move(b, errp);
+    case WIRE_LET_GO:
+        return successor_on_let_go(b, errp);
+    case WIRE_STAY:
+        return successor_on_stay(b, errp);
+    case WIRE_SUCCEED:
+        return succeed(b, id, errp);
     default:
         return unexpected(b, type, errp);
     }
@@ -388,13 +406,13 @@ static void finish(struct backup *b, enum session_end end, const char *why)
     backup_drop(b, end != SESSION_QUIT, why);
 }
 
-static const char *reason(enum session_end end, const Error *err)
+static const char *reason(enum session_end end, bool moved, const Error *err)
 {
     if (err)
         return error_get_pretty(err);
     switch (end) {
     case SESSION_GOODBYE:
-        return "the primary ended protection";
+        return moved ? "the backup has moved to another host" : "the primary ended protection";
     case SESSION_GUEST_ENDED:
         return "the guest ended";
     case SESSION_PEER_FAILED:
@@ -412,6 +430,7 @@ enum session_end backup_run(struct session *s)
 
     run(&b, &err);
     end = classify(&b);
+    successor_stop(&b); /* nobody is brought up to date by a side that may have to take over */
     session_blame_link(s, &err);
     if (err && end != SESSION_QUIT)
         engine_note_error(s->e, err);
@@ -419,7 +438,7 @@ enum session_end backup_run(struct session *s)
     if (end == SESSION_MIGRATED)
         session_linger(s); /* the source may still have to read that it runs here */
     else if (end != SESSION_SWAPPED && !b.fetch.runs) /* else this was no backup any more */
-        finish(&b, end, reason(end, err));
+        finish(&b, end, reason(end, b.moved, err));
     error_free(err);
     intake_close(&b);
     return end;

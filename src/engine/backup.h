@@ -8,6 +8,7 @@
 #define ENGINE_BACKUP_H
 
 #include "engine/session.h"
+#include "engine/successor.h"
 #include "guest/missing.h"
 
 /* Postcopy. */
@@ -43,6 +44,9 @@ struct backup {
 
     bool loading, loaded; /* of a migration: its state is coming; it may run */
     struct fetch fetch;
+    struct successor *successor; /* this backup moves; NULL: it does not */
+    char not_moved[512];         /* what the primary, which asked for it, is to hear */
+    bool moved;
     bool unsettled; /* a takeover failed to put acknowledged epochs in place */
     bool replicating;
     bool standby; /* the first epoch was accepted: this side may take over */
@@ -53,6 +57,8 @@ struct backup {
 void backup_take_records(struct backup *b, Error **errp);
 /* The link's other connections. */
 bool backup_take_connections(struct backup *b, Error **errp);
+/* It may take over from here on. */
+bool backup_become_standby(struct backup *b, const char *why, Error **errp);
 
 /* Handlers of records return false with errp set. */
 bool intake_open(struct backup *b, Error **errp);
@@ -62,6 +68,16 @@ bool intake_pages(struct backup *b, uint64_t epoch, Error **errp);
 bool intake_device(struct backup *b, Error **errp);
 bool intake_feed(struct backup *b, uint64_t epoch, Error **errp);
 bool intake_end(struct backup *b, uint64_t epoch, Error **errp);
+
+/* succeed.c: fed by another backup, which may claim; this side may not. */
+static inline bool backup_is_successor(const struct backup *b)
+{
+    return b->s->hello.kind == WIRE_KIND_SUCCESSOR;
+}
+/* From here on it may, and the primary's own connections, which have come, are the link. */
+bool succeed(struct backup *b, uint64_t epoch, Error **errp);
+/* It holds what its predecessor does: the primary may connect. */
+void succeed_await(struct backup *b);
 
 /* incoming.c */
 static inline bool backup_is_destination(const struct backup *b)

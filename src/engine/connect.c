@@ -8,16 +8,27 @@
 #define CONNECT_LIMIT (10 * NS_PER_S)
 #define GREETED_LIMIT (30 * NS_PER_S) /* a standby that is started for us replays its journal first */
 
-struct session *session_connect(Engine *e, const char *to, const struct wire_hello *hello, Error **errp)
+struct session *session_dial(Engine *e, const char *to, const struct wire_hello *hello, Error **errp)
 {
     Channel *ch = e->transport->connect(e->transport, to, clock_now() + CONNECT_LIMIT, errp);
     struct session *s = ch ? session_new(e, ch, to, hello, errp) : NULL;
 
-    if (!s)
-        return NULL;
-    s->primary = true;
+    if (s)
+        s->primary = true;
+    return s;
+}
+
+bool session_introduce(struct session *s, Error **errp)
+{
     session_set_limit(s, GREETED_LIMIT);
-    if (session_greet(s->in, s->out, hello, errp))
+    return session_greet(s->in, s->out, &s->hello, errp);
+}
+
+struct session *session_connect(Engine *e, const char *to, const struct wire_hello *hello, Error **errp)
+{
+    struct session *s = session_dial(e, to, hello, errp);
+
+    if (!s || session_introduce(s, errp))
         return s;
     session_free(s);
     return NULL;
@@ -62,6 +73,26 @@ bool session_connect_others(struct session *s, Error **errp)
     return connect_other(s, WIRE_KIND_HEARTBEAT, &s->link.beat, errp) &&
            (!s->hello.postcopy || connect_other(s, WIRE_KIND_URGENT, &s->link.urgent, errp)) &&
            link_start(&s->link, true, errp);
+}
+
+static bool introduce_both(struct session *s, Error **errp)
+{
+    session_set_limit(s, CONNECT_LIMIT);
+    return session_greet(s->in, s->out, &s->hello, errp) &&
+           connect_other(s, WIRE_KIND_HEARTBEAT, &s->link.beat, errp);
+}
+
+struct session *session_follow(Engine *e, const char *to, const struct wire_hello *hello, Error **errp)
+{
+    struct session *s = session_dial(e, to, hello, errp);
+
+    if (!s)
+        return NULL;
+    random_bytes(&s->hello.session, sizeof(s->hello.session));
+    if (introduce_both(s, errp))
+        return s;
+    session_free(s);
+    return NULL;
 }
 
 /* *ret_fetched: there is nothing left to do. */

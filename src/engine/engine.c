@@ -4,6 +4,7 @@
  */
 #include "engine/session.h"
 #include "engine/state.h"
+#include "engine/successor.h"
 #include "base/log.h"
 
 #include <stdio.h>
@@ -113,6 +114,7 @@ void engine_free(Engine *e)
         link_down(&e->session->link, "the engine was told to quit");
     task_join(e->session_task);
     session_free(e->session);
+    successor_reap(e);
     if (e->guest_is_made)
         e->owner.factory->destroy(e->owner.factory, e->guest);
     task_cond_destroy(&e->changed);

@@ -165,6 +165,11 @@ bool engine_failover(Engine *e, bool peer_is_dead, Error **errp);
 /* Primary, PROTECTED: planned change of roles; waits until the other side runs. */
 bool engine_swap(Engine *e, Error **errp);
 
+/* Protection moves on to another standby, without a gap. On the backup, STANDBY: returns when that one has accepted the
+ * configuration; this side ends as LISTENING (owner.migrated if it does not listen). On the primary, PROTECTED: asks the backup to
+ * do so, and returns at once. engine_status()'s migration has the outcome; until then everything stays as it is. */
+bool engine_move_backup(Engine *e, const char *to, Error **errp);
+
 /* Primary, UNPROTECTED: moves the guest to another host while it runs. Returns when the destination accepted the
  * configuration (MIGRATING), or with what is missing. It ends as MIGRATED (owner.migrated), or UNPROTECTED again with
  * last_error. In postcopy the guest runs at the destination, primary there, while both are POSTCOPY or POSTCOPY_PAUSED: a

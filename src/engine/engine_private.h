@@ -16,6 +16,7 @@
 #include "base/uuid.h"
 
 struct session;
+struct successor;
 
 /* What the API wants of the session; it takes note at its next step. */
 struct wishes {
@@ -27,6 +28,7 @@ struct wishes {
     bool move_on;  /* engine_protect() needs the session's place: it stops asking the arbiter */
     bool resume;   /* postcopy: the link is to be made anew, now */
     bool hold;     /* postcopy: not before that */
+    bool move;     /* the backup is to move (move_to) */
 };
 
 struct Engine {
@@ -60,6 +62,7 @@ struct Engine {
     bool feed_waiting;    /* a replicating component has something for the peer */
     char recover_to
         [256]; /* postcopy: where the source shall look for the destination once; empty: where it was */
+    char move_to[256];        /* where the backup is to move */
     bool may_end_in_postcopy; /* the migration under way began so */
     bool attempting;          /* to make a broken link anew */
     bool serves;              /* postcopy: the guest runs at the other side, and needs what is here */
@@ -86,6 +89,7 @@ struct Engine {
     bool taking_down;        /* engine_take_link_down() has its hand on session */
     Channel *checking;       /* of a `protect --check` that is being answered: the end does not wait for it */
     Task *session_task, *accept_task;
+    struct successor *leaving; /* given up while it was being connected to; the session's task, and the end */
 };
 
 /* Tells the owner and the log. No lock held. */

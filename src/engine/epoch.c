@@ -236,7 +236,7 @@ static bool await_ack(struct primary *p, struct epoch *ep, Error **errp)
     bool ok;
 
     session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
-    ok = primary_expect(p, WIRE_ACK, &ack.epoch, errp) && wire_get_ack(p->s->in, &ack, errp);
+    ok = follow_expect_ack(p, &ack.epoch, errp) && wire_get_ack(p->s->in, &ack, errp);
     session_set_limit(p->s, TIME_NEVER);
     if (!ok)
         return false;

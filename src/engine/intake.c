@@ -73,6 +73,7 @@ static void count_crc(struct backup *b, const VMStream *f, size_t from)
     b->crc = crc32c(b->crc, frames + from, size - from);
 }
 
+/* Appends the record to one of the epoch's streams. */
 static bool append(struct backup *b, VMStream *to, VMStream *other, Error **errp)
 {
     size_t limit = (size_t)(ram(b)->size + ram(b)->size / 8 + SLACK) - memory_size(other),
@@ -82,6 +83,7 @@ static bool append(struct backup *b, VMStream *to, VMStream *other, Error **errp
     if (perdure_stream_error(b->s->in, errp) || perdure_stream_error(to, errp))
         return false;
     count_crc(b, to, before);
+    successor_pass(b, to, before);
     return true;
 }
 
@@ -153,6 +155,7 @@ bool intake_feed(struct backup *b, uint64_t epoch, Error **errp)
     if (perdure_stream_error(b->s->in, errp) || perdure_stream_error(b->message, errp))
         return false;
     count_crc(b, b->message, 0);
+    successor_pass(b, b->message, 0);
     f = vmstream_reopen_memory(b->message);
     if (!f)
         error_setg(errp, "out of memory");
@@ -166,9 +169,17 @@ bool intake_feed(struct backup *b, uint64_t epoch, Error **errp)
 
 /* --- checks --- */
 
+/* A successor's first one is whatever its predecessor holds. */
+static bool is_due(const struct backup *b, const struct wire_end *end)
+{
+    if (backup_is_successor(b) && !b->epoch)
+        return end->epoch > 0 && end->epoch < UINT64_MAX;
+    return end->epoch == b->epoch + 1;
+}
+
 static bool check_end(struct backup *b, const struct wire_end *end, Error **errp)
 {
-    if (!b->replicating || end->generation != b->s->hello.generation || end->epoch != b->epoch + 1)
+    if (!b->replicating || end->generation != b->s->hello.generation || !is_due(b, end))
         error_setg(errp,
                    "epoch %" PRIu64 " of generation %" PRIu64 " came after epoch %" PRIu64 " of %" PRIu64,
                    end->epoch, end->generation, b->epoch, b->s->hello.generation);
@@ -240,8 +251,11 @@ static bool check_hash(struct backup *b, const struct wire_end *end, Error **err
 static bool apply(struct backup *b, Error **errp)
 {
     VMStream *f = vmstream_reopen_memory(b->pages), *devices = b->devices;
-    bool ok = f && decode_pages(f, ram(b));
+    bool ok;
 
+    successor_lock(b);
+    ok = f && decode_pages(f, ram(b));
+    successor_unlock(b, b->pages);
     if (!ok)
         error_setg(errp, "epoch %" PRIu64 " was checked and could not be applied", b->epoch);
     perdure_stream_close(f);
@@ -267,7 +281,7 @@ static bool send_ack(struct backup *b, const struct wire_end *end, uint32_t crc,
 
     if (engine_wishes(b->e).handover)
         ack.flags |= WIRE_ACK_HANDOVER;
-    return wire_send_ack(b->s->out, &ack, errp);
+    return successor_tell(b, errp) && wire_send_ack(b->s->out, &ack, errp);
 }
 
 static void count(struct backup *b, const struct wire_end *end)
@@ -284,10 +298,12 @@ static void count(struct backup *b, const struct wire_end *end)
 /* From here on the epoch counts: the ack may fail, the application may not. */
 static bool accept_first(struct backup *b, const struct wire_end *end, Error **errp)
 {
-    if (!prove_first(b, end, errp) || !session_mark_disks(b->s, GUEST_DISKS_STANDBY, errp))
+    if (!prove_first(b, end, errp))
         return false;
-    engine_set_state(b->e, ENGINE_BACKUP, ENGINE_STANDBY, "the first epoch is loaded and compared");
-    b->standby = true;
+    if (backup_is_successor(b))
+        succeed_await(b); /* and is no standby before that */
+    else if (!backup_become_standby(b, "the first epoch is loaded and compared", errp))
+        return false;
     count(b, end);
     return send_ack(b, end, end->crc, errp);
 }
@@ -296,8 +312,10 @@ static bool accept_next(struct backup *b, const struct wire_end *end, Error **er
 {
     uint32_t crc = b->crc;
     Error *ack_err = NULL;
-    bool acked = send_ack(b, end, crc, &ack_err), ok;
+    bool acked, ok;
 
+    successor_pass_end(b, end);
+    acked = send_ack(b, end, crc, &ack_err);
     count(b, end);
     ok = apply(b, errp) && check_hash(b, end, errp);
     if (!ok)
@@ -321,5 +339,8 @@ bool intake_end(struct backup *b, uint64_t epoch, Error **errp)
     b->epoch = epoch;
     b->last_was_swap = (end.flags & WIRE_END_SWAP) != 0;
     b->last_request = end.request;
-    return end.flags & WIRE_END_FIRST ? accept_first(b, &end, errp) : accept_next(b, &end, errp);
+    if (!(end.flags & WIRE_END_FIRST ? accept_first(b, &end, errp) : accept_next(b, &end, errp)))
+        return false;
+    successor_step(b);
+    return true;
 }

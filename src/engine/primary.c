@@ -45,12 +45,16 @@ static bool take_failure(struct primary *p, uint16_t type, const char *while_wha
     return false;
 }
 
+bool primary_take(struct primary *p, uint16_t type, enum wire_record want, Error **errp)
+{
+    return type == want || take_failure(p, type, "waiting for the backup's answer", errp);
+}
+
 bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Error **errp)
 {
     uint16_t type;
 
-    return wire_next(p->s->in, &type, id, errp) &&
-           (type == want || take_failure(p, type, "waiting for the backup's answer", errp));
+    return wire_next(p->s->in, &type, id, errp) && primary_take(p, type, want, errp);
 }
 
 bool primary_hear(struct primary *p, Error **errp)
@@ -292,7 +296,7 @@ static bool cycle(struct primary *p, Error **errp)
         case EPOCH_SWAP:
             return primary_swap(p, errp);
         case EPOCH_DUE:
-            if (!epoch_run(p, 0, errp) || !carry_out(p, errp))
+            if (!epoch_run(p, 0, errp) || !carry_out(p, errp) || !follow_step(p, errp))
                 return false;
         }
     }
@@ -581,13 +585,13 @@ enum session_end primary_run(struct session *s)
     run(&p, &err);
     end = classify(&p);
     if (end == SESSION_LINK_LOST)
-        link_down(&s->link, reason(&p, end, err));
+        link_down(&p.s->link, reason(&p, end, err));
     if (!p.peer_failed) /* its own word says more */
-        session_blame_link(s, &err);
+        session_blame_link(p.s, &err);
     if (migrates(&p))
         note_outcome(&p, end);
     if (err && end != SESSION_QUIT)
-        engine_note_error(s->e, err);
+        engine_note_error(p.e, err);
     if (end != SESSION_SWAPPED && end != SESSION_MIGRATED)
         finish(&p, end, reason(&p, end, err));
     error_free(err);

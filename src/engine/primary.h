@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Primary: the side whose execution counts. primary.c holds the order of things, sync.c the rounds before the
- * first epoch, epoch.c the cycle, swap.c the handing over; precopy.c is a migration instead of all that, and postcopy.c
+ * first epoch, epoch.c the cycle, swap.c the handing over, follow.c a backup that moves; precopy.c is a migration instead of all that, and postcopy.c
  * one whose guest runs elsewhere before all of its memory is there.
  */
 #ifndef ENGINE_PRIMARY_H
@@ -44,6 +44,8 @@ struct primary {
     bool permitted;   /* the permission to run was sent */
     bool peer_failed; /* it said so */
     bool handover;    /* the backup's user asks for a swap */
+    bool asked_to_move; /* the backup, by this side's user */
+    char moved_to[256]; /* where the backup's successor is; empty: it has none, or was followed */
     struct {
         VMStream *in, *out; /* of the urgent connection */
         Task *task;
@@ -58,6 +60,8 @@ bool primary_pause(struct primary *p, Error **errp);
 void primary_resume(struct primary *p);
 /* Next record must be of type want, and is open then. FAIL from the backup becomes the error. */
 bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Error **errp);
+/* The same, of one that is open. */
+bool primary_take(struct primary *p, uint16_t type, enum wire_record want, Error **errp);
 /* While nothing is waited for: the peer's FAIL, if it has come, becomes the error. */
 bool primary_hear(struct primary *p, Error **errp);
 /* What the API wants; false: the session ends (p->end). */
@@ -86,6 +90,11 @@ bool primary_start_replication(struct primary *p, Error **errp);
 
 /* sync.c */
 bool primary_sync(struct primary *p, Error **errp);
+
+/* follow.c: the next record must be an ack, and is open then; what comes before it may say that the backup moves. */
+bool follow_expect_ack(struct primary *p, uint64_t *epoch, Error **errp);
+/* Between two epochs: asks the backup to move, or follows it. */
+bool follow_step(struct primary *p, Error **errp);
 
 /* epoch.c */
 enum epoch_cause { EPOCH_DUE, EPOCH_STOP, EPOCH_SWAP, EPOCH_FAILED };

@@ -266,6 +266,57 @@ void engine_migrate_get(Engine *e, struct engine_migrate_params *ret_params)
     task_unlock(&e->lock);
 }
 
+/* --- the backup moves --- */
+
+static bool may_move_backup_locked(const Engine *e)
+{
+    enum engine_migration_outcome outcome = e->migration.outcome;
+
+    return !e->wish.move && outcome != ENGINE_MIGRATION_SETUP && outcome != ENGINE_MIGRATION_ACTIVE &&
+           e->state == (e->role == ENGINE_PRIMARY ? ENGINE_PROTECTED : ENGINE_STANDBY);
+}
+
+/* The backup's session knows whether it gets there. */
+static bool move_locked(Engine *e, const char *to, Error **errp)
+{
+    bool primary = e->role == ENGINE_PRIMARY;
+
+    e->migration = (struct engine_migration){.outcome = ENGINE_MIGRATION_SETUP, .began = clock_now()};
+    snprintf(e->move_to, sizeof(e->move_to), "%s", to);
+    e->last_error[0] = 0;
+    e->wish.move = true;
+    task_broadcast(&e->changed);
+    while (!primary && e->session && !e->session_ended && e->migration.outcome == ENGINE_MIGRATION_SETUP &&
+           !e->wish.quit)
+        task_wait(&e->changed, &e->lock);
+    if (primary || e->migration.outcome == ENGINE_MIGRATION_ACTIVE ||
+        e->migration.outcome == ENGINE_MIGRATION_COMPLETED)
+        return true;
+    error_setg(errp, "%s", e->last_error[0] ? e->last_error : "protection ended before the backup could move");
+    return false;
+}
+
+bool engine_move_backup(Engine *e, const char *to, Error **errp)
+{
+    bool ok;
+
+    task_lock(&e->lock);
+    if (strlen(to) >= sizeof(e->move_to)) {
+        error_setg(errp, "the address has more than %zu octets", sizeof(e->move_to) - 1);
+        ok = false;
+    } else if (!may_move_backup_locked(e)) {
+        error_setg(errp,
+                   "the backup of '%s' cannot be moved now: this side is %s, %s (a PROTECTED primary, or a backup in "
+                   "STANDBY, that is not being moved already)",
+                   e->vm, engine_role_name(e->role), engine_state_name(e->state));
+        ok = false;
+    } else {
+        ok = move_locked(e, to, errp);
+    }
+    task_unlock(&e->lock);
+    return ok;
+}
+
 /* --- the others; lock held where the name says so --- */
 
 /* Not the one after it, which may begin before a request that waits has woken up. */

@@ -57,6 +57,7 @@ static void close_arrived(struct session *s)
         if (s->arrived.ch[i])
             channel_shutdown(s->arrived.ch[i]);
         channel_close(s->arrived.ch[i]);
+        s->arrived.ch[i] = NULL;
     }
 }
 
@@ -155,18 +156,42 @@ static bool runs_unprotected(Engine *e)
     return yes;
 }
 
+/* Nobody waits for connections any more. */
+static void refuse_arrivals(struct session *s)
+{
+    task_lock(&s->e->lock);
+    s->arrived.wanted = 0;
+    task_unlock(&s->e->lock);
+    close_arrived(s);
+}
+
+/* A primary that has followed its backup has another session than it began with. */
+static struct session *current(Engine *e)
+{
+    struct session *s;
+
+    task_lock(&e->lock);
+    s = e->session;
+    task_unlock(&e->lock);
+    return s;
+}
+
 void session_run(void *session)
 {
     struct session *s = session;
+    Engine *e = s->e;
 
     while ((s->primary ? primary_run(s) : backup_run(s)) == SESSION_SWAPPED) {
+        s = current(e);
         s->primary = !s->primary;
         s->swapped = true;
         s->hello.generation++;
         s->last_ack = 0;
     }
+    s = current(e);
     link_down(&s->link, "the session ended");
-    if (s->vouch.given && runs_unprotected(s->e))
+    refuse_arrivals(s);
+    if (s->vouch.given && runs_unprotected(e))
         session_ask_on(s);
     mark_ended(s);
 }

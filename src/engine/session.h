@@ -77,9 +77,14 @@ void session_linger(struct session *s);
 /* For at most ns; TIME_NEVER: only the link's own silence ends a read. */
 void session_set_limit(struct session *s, int64_t ns);
 
-/* connect.c, of the primary: the main connection, greeted; then the others, and the link is watched. */
-struct session *session_connect(Engine *e, const char *to, const struct wire_hello *hello, Error **errp);
+/* connect.c, of the side that connects: the main connection; greeted; then the others, and the link is watched. */
+struct session *session_dial(Engine *e, const char *to, const struct wire_hello *hello, Error **errp);
+bool session_introduce(struct session *s, Error **errp);
 bool session_connect_others(struct session *s, Error **errp);
+/* The first two. */
+struct session *session_connect(Engine *e, const char *to, const struct wire_hello *hello, Error **errp);
+/* To the successor of the backup, both connections, greeted; the link is not watched yet: nobody answers before it succeeds. */
+struct session *session_follow(Engine *e, const char *to, const struct wire_hello *hello, Error **errp);
 /* All of them anew, after the link is down. *ret_fetched: there is nothing more to send. */
 bool session_reconnect(struct session *s, bool *ret_fetched, Error **errp);
 

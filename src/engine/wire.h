@@ -10,7 +10,7 @@
 #include "base/uuid.h"
 
 #define WIRE_MAGIC      UINT32_C(0x45525550) /* "PURE" */
-#define WIRE_VERSION    4
+#define WIRE_VERSION    5
 #define WIRE_TEXT_MAX   4096         /* of a refusal or a failure, with the NUL */
 #define WIRE_CONFIG_MAX (512u << 20) /* kernel and initrd travel in it */
 
@@ -46,6 +46,14 @@ enum wire_record {
     WIRE_WANTED = 0x3b,  /* -> there: page id, as of page_codec.h */
     WIRE_LACK = 0x3c,    /* <- after WIRE_KIND_RESUME: runs of the pages that have not come */
     WIRE_FETCHED = 0x3d, /* <- all memory is here: the source has served its time */
+    /* The backup moves: A is the primary, B its backup, S the successor. */
+    WIRE_MOVE = 0x3e,      /* A to B, text: move to this address */
+    WIRE_NOT_MOVED = 0x3f, /* B to A, text: it was not, and B remains the backup */
+    WIRE_MOVED = 0x40,     /* B to A, text: the successor at this address holds what the next ACK names */
+    WIRE_LET_GO = 0x41,    /* A to B: it is connected to the successor, which shall be the backup */
+    WIRE_STAY = 0x42,      /* A to B, text: it is not, and B remains the backup */
+    WIRE_SUCCEED = 0x43,   /* B to S: from here on it is, and B never claims in this generation */
+    WIRE_SUCCEEDED = 0x44, /* S to B and to A: it is, and holds epoch id */
 };
 
 enum wire_kind {
@@ -55,6 +63,8 @@ enum wire_kind {
     WIRE_KIND_MIGRATE, /* the main connection of a migration */
     WIRE_KIND_URGENT,  /* beside it, in postcopy: pages that somebody waits for */
     WIRE_KIND_RESUME,  /* the main connection once more, after a broken link in postcopy */
+    WIRE_KIND_SUCCESSOR, /* the main connection from a backup to its successor */
+    WIRE_KIND_FOLLOW,    /* and from the primary to the same: later the main one */
     WIRE_KINDS
 };
 

@@ -242,8 +242,8 @@ static void apply(uint8_t *ram, enum page_kind kind, uint64_t mask, const uint8_
     }
 }
 
-/* m NULL: check only. */
-static int64_t walk(VMStream *f, GuestMemory *m, uint64_t page_count)
+/* m NULL: not applied; map NULL: not listed. */
+static int64_t walk(VMStream *f, GuestMemory *m, uint64_t page_count, uint64_t *map)
 {
     uint8_t body[GUEST_PAGE_SIZE];
     uint64_t page, mask;
@@ -255,6 +255,8 @@ static int64_t walk(VMStream *f, GuestMemory *m, uint64_t page_count)
             return -1;
         if (m)
             apply(guest_memory_page_host(m, page), kind, mask, body);
+        if (map)
+            bitmap_set(map, page);
         count++;
     }
     return perdure_stream_error(f, NULL) ? -1 : count;
@@ -262,7 +264,7 @@ static int64_t walk(VMStream *f, GuestMemory *m, uint64_t page_count)
 
 int64_t page_decode_all(VMStream *f, GuestMemory *m)
 {
-    return walk(f, m, m->page_count);
+    return walk(f, m, m->page_count, NULL);
 }
 
 static bool place(VMStream *f, MissingPages *mp, uint64_t page, enum page_kind kind, const uint8_t *body)
@@ -294,5 +296,10 @@ int64_t page_decode_missing(VMStream *f, MissingPages *mp)
 
 int64_t page_check_all(VMStream *f, uint64_t page_count)
 {
-    return walk(f, NULL, page_count);
+    return walk(f, NULL, page_count, NULL);
+}
+
+int64_t page_list_all(VMStream *f, uint64_t page_count, uint64_t *map)
+{
+    return walk(f, NULL, page_count, map);
 }

@@ -35,5 +35,7 @@ int64_t page_decode_all(VMStream *f, GuestMemory *m);
 int64_t page_decode_missing(VMStream *f, MissingPages *mp);
 /* The same checks, applying nothing. */
 int64_t page_check_all(VMStream *f, uint64_t page_count);
+/* The same; each page's bit is set in map. */
+int64_t page_list_all(VMStream *f, uint64_t page_count, uint64_t *map);
 
 #endif

@@ -30,6 +30,8 @@ int64_t vmstream_waited(const VMStream *f);
 void vmstream_cancel(VMStream *f);
 /* Takes err as the sticky error, if it is the first. */
 void vmstream_take_error(VMStream *f, Error *err);
+/* The frames of memory stream src from that octet on, which begins a record, verbatim. */
+void vmstream_append_from(VMStream *f, const VMStream *src, size_t from);
 /* A second look at a memory stream's frames: a reader over them (borrowed). */
 VMStream *vmstream_reopen_memory(const VMStream *mem);
 

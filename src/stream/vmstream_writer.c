@@ -229,15 +229,20 @@ void vmstream_put_frames(VMStream *f, const void *frames, size_t size)
     f->frame_at = f->used;
 }
 
-void perdure_stream_append(VMStream *f, const VMStream *src)
+void vmstream_append_from(VMStream *f, const VMStream *src, size_t from)
 {
     size_t size;
-    const void *frames = perdure_stream_memory(src, &size);
+    const uint8_t *frames = perdure_stream_memory(src, &size);
 
-    if (src->kind != VMSTREAM_MEMORY || src->in_record || src->err)
+    if (src->kind != VMSTREAM_MEMORY || src->in_record || src->err || from > size)
         perdure_stream_set_error(f, -EINVAL, "the stream to append is not a whole one in memory");
     else
-        vmstream_put_frames(f, frames, size);
+        vmstream_put_frames(f, frames + from, size - from);
+}
+
+void perdure_stream_append(VMStream *f, const VMStream *src)
+{
+    vmstream_append_from(f, src, 0);
 }
 
 void perdure_stream_rewind(VMStream *f)

@@ -1,0 +1,688 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/successor.h"
+#include "engine/backup.h"
+#include "base/bitmap.h"
+#include "base/crc32c.h"
+#include "base/random.h"
+#include "guest/page_codec.h"
+#include <perdure/replication_feed.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONFIG_LIMIT  (60 * NS_PER_S)
+#define ANSWER_LIMIT  (10 * NS_PER_S) /* the primary waits for an ACK meanwhile */
+#define BATCH_PAGES   256
+#define BATCH_BYTES   (1u << 20)
+#define ROUNDS_MAX    30
+#define FEW_PAGES     512
+
+struct successor {
+    Engine *e;
+    Guest *guest;
+    struct wire_hello hello;
+    char to[256];
+    bool asked; /* by the primary */
+    Task *task;
+
+    /* under the engine's lock */
+    struct session *s; /* NULL: not reached yet */
+    bool cancelled;
+    bool ended; /* the task: all but the last round is there, or failure says why not */
+    Error *failure;
+
+    struct task_mutex lock; /* RAM, and: */
+    uint64_t *changed;      /* pages to be sent, or sent again */
+
+    /* the task's, and when it has ended the session's */
+    uint64_t *taken; /* pages of this round */
+    PageEncoder *encoder;
+    VMStream *batch;
+    bool copies; /* the replicating components */
+    uint32_t crc;
+
+    /* the session's */
+    bool holds;  /* all of the last epoch, and is told of the next */
+    bool passed; /* a whole one since */
+    bool told;   /* the primary */
+};
+
+/* --- tools --- */
+
+static bool is_cancelled(struct successor *su)
+{
+    bool yes;
+
+    task_lock(&su->e->lock);
+    yes = su->cancelled;
+    task_unlock(&su->e->lock);
+    return yes;
+}
+
+static bool expect(struct successor *su, enum wire_record want, uint64_t *id, Error **errp)
+{
+    uint16_t type;
+
+    return wire_next(su->s->in, &type, id, errp) &&
+           (type == want || session_greeted(su->s->in, type, want, errp));
+}
+
+static bool has_failed(struct successor *su)
+{
+    bool yes;
+
+    task_lock(&su->e->lock);
+    yes = su->failure;
+    task_unlock(&su->e->lock);
+    return yes;
+}
+
+/* Takes err. */
+static void fail(struct successor *su, Error *err)
+{
+    task_lock(&su->e->lock);
+    if (su->failure)
+        error_free(err);
+    else
+        su->failure = err;
+    task_unlock(&su->e->lock);
+}
+
+static void tell_progress(struct successor *su, uint64_t left)
+{
+    struct engine_migration *m = &su->e->migration;
+
+    task_lock(&su->e->lock);
+    m->bytes_sent = perdure_stream_bytes(su->s->out);
+    m->bytes_left = left;
+    m->looked = clock_now();
+    task_unlock(&su->e->lock);
+}
+
+/* --- bringing it up to date --- */
+
+/* From here on successor_stop() can end what is under way on the link. */
+static bool dial(struct successor *su, Error **errp)
+{
+    struct session *s = session_dial(su->e, su->to, &su->hello, errp);
+    bool cancelled;
+
+    if (!s)
+        return false;
+    task_lock(&su->e->lock);
+    cancelled = su->cancelled;
+    if (!cancelled)
+        su->s = s;
+    task_unlock(&su->e->lock);
+    if (cancelled) {
+        session_free(s);
+        error_setg(errp, "given up");
+    }
+    return !cancelled;
+}
+
+static bool introduce(struct successor *su, Error **errp)
+{
+    struct session *s = su->s;
+    struct engine_migration *m = &su->e->migration;
+
+    if (!session_introduce(s, errp) || !session_connect_others(s, errp))
+        return false;
+    session_set_limit(s, CONFIG_LIMIT);
+    if (!session_send_config(s->in, s->out, su->guest, errp))
+        return false;
+    session_set_limit(s, TIME_NEVER);
+    task_lock(&su->e->lock);
+    m->outcome = ENGINE_MIGRATION_ACTIVE;
+    task_broadcast(&su->e->changed);
+    task_unlock(&su->e->lock);
+    engine_event(su->e, "MIGRATION", "the backup moves to %s", su->to);
+    return true;
+}
+
+static bool start(struct successor *su, Error **errp)
+{
+    uint64_t id;
+
+    session_set_limit(su->s, ANSWER_LIMIT);
+    if (!wire_send(su->s->out, WIRE_START, 0, errp) || !expect(su, WIRE_STARTED, &id, errp) ||
+        !wire_done(su->s->in, errp))
+        return false;
+    su->copies = replication_feeds_copy_begin(errp);
+    return su->copies;
+}
+
+/* What is in batch; it counts for the first epoch's checksum. */
+static bool ship(struct successor *su, bool counts, Error **errp)
+{
+    size_t size;
+    const void *frames;
+
+    if (perdure_stream_error(su->batch, errp))
+        return false;
+    frames = perdure_stream_memory(su->batch, &size);
+    if (counts)
+        su->crc = crc32c(su->crc, frames, size);
+    session_set_limit(su->s, ANSWER_LIMIT);
+    perdure_stream_append(su->s->out, su->batch);
+    return !perdure_stream_error(su->s->out, errp);
+}
+
+static bool may_go_on(struct successor *su, Error **errp)
+{
+    if (!is_cancelled(su))
+        return true;
+    error_setg(errp, "given up");
+    return false;
+}
+
+static bool send_feeds(struct successor *su, bool last, Error **errp)
+{
+    bool more = true;
+
+    while (more) {
+        perdure_stream_rewind(su->batch);
+        if (!may_go_on(su, errp) ||
+            !replication_feeds_copy(su->batch, WIRE_FEED, 1, BATCH_BYTES, last, &more, errp) ||
+            !ship(su, true, errp))
+            return false;
+    }
+    return true;
+}
+
+static uint64_t take_changed(struct successor *su)
+{
+    uint64_t count = su->guest->memory->page_count;
+
+    task_lock(&su->lock);
+    memcpy(su->taken, su->changed, bitmap_bytes(count));
+    memset(su->changed, 0, bitmap_bytes(count));
+    task_unlock(&su->lock);
+    return bitmap_popcount(su->taken, count);
+}
+
+/* Those of the round from there on. Returns where it goes on. */
+static uint64_t encode_batch(struct successor *su, uint64_t page)
+{
+    GuestMemory *m = su->guest->memory;
+    int left = BATCH_PAGES;
+
+    perdure_stream_rewind(su->batch);
+    perdure_stream_begin(su->batch, WIRE_SYNC_PAGES, 0);
+    task_lock(&su->lock);
+    for (; page < m->page_count && left--; page = bitmap_find_next(su->taken, m->page_count, page + 1))
+        page_encode(su->encoder, su->batch, page, guest_memory_page_host(m, page));
+    task_unlock(&su->lock);
+    perdure_stream_end(su->batch);
+    return page;
+}
+
+static bool send_pages(struct successor *su, Error **errp)
+{
+    uint64_t count = su->guest->memory->page_count, left = take_changed(su);
+    uint64_t page = bitmap_find_next(su->taken, count, 0);
+
+    while (page < count) {
+        if (!may_go_on(su, errp))
+            return false;
+        page = encode_batch(su, page);
+        if (!ship(su, false, errp))
+            return false;
+        left -= left < BATCH_PAGES ? left : BATCH_PAGES;
+        tell_progress(su, left * GUEST_PAGE_SIZE + replication_feeds_copy_left());
+    }
+    return perdure_stream_flush(su->s->out, errp);
+}
+
+static uint64_t left_now(struct successor *su)
+{
+    uint64_t pages;
+
+    task_lock(&su->lock);
+    pages = bitmap_popcount(su->changed, su->guest->memory->page_count);
+    task_unlock(&su->lock);
+    return pages + replication_feeds_copy_left() / GUEST_PAGE_SIZE;
+}
+
+static bool catch_up(struct successor *su, Error **errp)
+{
+    uint64_t before = UINT64_MAX, left;
+
+    for (int round = 0; round < ROUNDS_MAX; round++) {
+        if (!send_feeds(su, false, errp) || !send_pages(su, errp))
+            return false;
+        left = left_now(su);
+        if (left <= FEW_PAGES || left > before - before / 4)
+            break;
+        before = left;
+    }
+    return true;
+}
+
+static void run(void *successor)
+{
+    struct successor *su = successor;
+    Error *err = NULL;
+
+    if (!dial(su, &err) || !introduce(su, &err) || !start(su, &err) || !catch_up(su, &err))
+        fail(su, err);
+    task_lock(&su->e->lock);
+    su->ended = true;
+    task_broadcast(&su->e->changed);
+    task_unlock(&su->e->lock);
+}
+
+/* --- beginning and end --- */
+
+static void free_successor(struct successor *su)
+{
+    task_join(su->task);
+    if (su->copies)
+        replication_feeds_copy_end();
+    session_free(su->s);
+    page_encoder_free(su->encoder);
+    perdure_stream_close(su->batch);
+    task_mutex_destroy(&su->lock);
+    error_free(su->failure);
+    free(su->changed);
+    free(su->taken);
+    free(su);
+}
+
+static struct successor *new_successor(struct backup *b, const char *to, bool asked, Error **errp)
+{
+    struct successor *su = calloc(1, sizeof(*su));
+    GuestMemory *m = b->e->guest->memory;
+
+    if (!su) {
+        error_setg(errp, "out of memory");
+        return NULL;
+    }
+    task_mutex_init(&su->lock);
+    su->e = b->e;
+    su->guest = b->e->guest;
+    su->asked = asked;
+    su->hello = b->s->hello;
+    su->hello.kind = WIRE_KIND_SUCCESSOR;
+    random_bytes(&su->hello.session, sizeof(su->hello.session));
+    snprintf(su->to, sizeof(su->to), "%s", to);
+    su->changed = calloc(1, bitmap_bytes(m->page_count));
+    su->taken = calloc(1, bitmap_bytes(m->page_count));
+    su->encoder = page_encoder_new(m->page_count, false, errp);
+    su->batch = perdure_stream_open_memory(BATCH_PAGES * (GUEST_PAGE_SIZE + 64));
+    if (su->changed && su->taken && su->encoder && su->batch) {
+        guest_memory_populated(m, su->changed);
+        return su;
+    }
+    if (su->encoder)
+        error_setg(errp, "out of memory");
+    free_successor(su);
+    return NULL;
+}
+
+static void note_begin(Engine *e)
+{
+    task_lock(&e->lock);
+    e->migration = (struct engine_migration){.outcome = ENGINE_MIGRATION_SETUP, .began = clock_now()};
+    task_unlock(&e->lock);
+}
+
+static void note_outcome(Engine *e, enum engine_migration_outcome outcome)
+{
+    task_lock(&e->lock);
+    e->migration.outcome = outcome;
+    e->migration.ended = clock_now();
+    e->migration.bytes_left = outcome == ENGINE_MIGRATION_COMPLETED ? 0 : e->migration.bytes_left;
+    task_broadcast(&e->changed);
+    task_unlock(&e->lock);
+}
+
+/* The last one, which may still have been connecting when it was given up. */
+static bool is_reaped(Engine *e)
+{
+    bool ended;
+
+    task_lock(&e->lock);
+    ended = !e->leaving || e->leaving->ended;
+    task_unlock(&e->lock);
+    if (ended)
+        successor_reap(e);
+    return ended;
+}
+
+void successor_reap(Engine *e)
+{
+    if (e->leaving)
+        free_successor(e->leaving);
+    e->leaving = NULL;
+}
+
+bool successor_begin(struct backup *b, const char *to, bool asked, Error **errp)
+{
+    struct successor *su;
+
+    if (b->successor || !is_reaped(b->e)) {
+        error_setg(errp, "this backup is on its way to another host already");
+        return false;
+    }
+    su = new_successor(b, to, asked, errp);
+    if (!su)
+        return false;
+    note_begin(b->e);
+    su->task = task_start("successor", run, su, errp);
+    if (!su->task) {
+        free_successor(su);
+        return false;
+    }
+    b->successor = su;
+    return true;
+}
+
+void successor_stop(struct backup *b)
+{
+    struct successor *su = b->successor;
+    bool waits;
+
+    if (!su)
+        return;
+    b->successor = NULL;
+    task_lock(&b->e->lock);
+    su->cancelled = true;
+    waits = !su->s && !su->ended;
+    if (waits)
+        b->e->leaving = su;
+    task_unlock(&b->e->lock);
+    if (waits)
+        return;
+    if (su->s)
+        link_down(&su->s->link, "the backup does not move");
+    free_successor(su);
+}
+
+/* It stays where it is. Takes err. */
+static void give_up(struct backup *b, Error *err)
+{
+    bool asked = b->successor && b->successor->asked;
+
+    error_prepend(&err, "the backup does not move: ");
+    engine_note_error(b->e, err);
+    if (asked)
+        snprintf(b->not_moved, sizeof(b->not_moved), "%s", error_get_pretty(err));
+    error_free(err);
+    successor_stop(b);
+    note_outcome(b->e, ENGINE_MIGRATION_FAILED);
+}
+
+/* --- epochs --- */
+
+void successor_lock(struct backup *b)
+{
+    if (b->successor)
+        task_lock(&b->successor->lock);
+}
+
+static void mark(struct successor *su, const VMStream *pages)
+{
+    VMStream *f = vmstream_reopen_memory(pages);
+    uint16_t type;
+    uint64_t id;
+
+    if (!f) {
+        bitmap_set_range(su->changed, 0, su->guest->memory->page_count); /* then all of it again */
+        return;
+    }
+    while (perdure_stream_next(f, &type, &id) &&
+           page_list_all(f, su->guest->memory->page_count, su->changed) >= 0)
+        perdure_stream_done(f);
+    perdure_stream_close(f);
+}
+
+void successor_unlock(struct backup *b, const VMStream *pages)
+{
+    struct successor *su = b->successor;
+
+    if (!su)
+        return;
+    if (!su->holds)
+        mark(su, pages);
+    task_unlock(&su->lock);
+}
+
+static bool takes_epochs(const struct backup *b)
+{
+    return b->successor && b->successor->holds && !has_failed(b->successor);
+}
+
+void successor_pass(struct backup *b, const VMStream *f, size_t from)
+{
+    if (!takes_epochs(b))
+        return;
+    session_set_limit(b->successor->s, ANSWER_LIMIT);
+    vmstream_append_from(b->successor->s->out, f, from);
+}
+
+static bool await_ack(struct successor *su, const struct wire_end *end, Error **errp)
+{
+    struct wire_ack ack;
+
+    session_set_limit(su->s, ANSWER_LIMIT);
+    if (!expect(su, WIRE_ACK, &ack.epoch, errp) || !wire_get_ack(su->s->in, &ack, errp))
+        return false;
+    session_set_limit(su->s, TIME_NEVER);
+    if (ack.generation == end->generation && ack.epoch == end->epoch && ack.crc == end->crc)
+        return true;
+    error_setg(errp, "it acknowledged epoch %" PRIu64 " checksum %08x instead of %" PRIu64 ", %08x", ack.epoch,
+               ack.crc, end->epoch, end->crc);
+    return false;
+}
+
+void successor_pass_end(struct backup *b, const struct wire_end *end)
+{
+    Error *err = NULL;
+
+    if (!takes_epochs(b))
+        return;
+    session_set_limit(b->successor->s, ANSWER_LIMIT);
+    b->successor->passed =
+        wire_send_end(b->successor->s->out, end, &err) && await_ack(b->successor, end, &err);
+    if (err)
+        fail(b->successor, err);
+}
+
+/* The guest goes on, and here: a swap, or its own end, comes before the move. */
+static bool may_move_now(const struct backup *b)
+{
+    return !b->last_was_swap && b->last_request != GUEST_REQUEST_POWEROFF &&
+           b->last_request != GUEST_REQUEST_PANIC;
+}
+
+bool successor_tell(struct backup *b, Error **errp)
+{
+    struct successor *su = b->successor;
+
+    if (b->not_moved[0]) {
+        if (!wire_send_text(b->s->out, WIRE_NOT_MOVED, b->not_moved, errp))
+            return false;
+        b->not_moved[0] = 0;
+    }
+    if (!takes_epochs(b) || !su->passed || su->told || !may_move_now(b))
+        return true;
+    su->told = true;
+    return wire_send_text(b->s->out, WIRE_MOVED, su->to, errp);
+}
+
+/* All that is left of the last epoch, between it and the next. */
+static bool send_rest(struct backup *b, struct successor *su, struct wire_end *end, Error **errp)
+{
+    const void *devices;
+    size_t size;
+
+    if (!send_feeds(su, true, errp) || !send_pages(su, errp))
+        return false;
+    devices = perdure_stream_memory(b->last_devices, &size);
+    end->crc = crc32c(su->crc, devices, size);
+    session_set_limit(su->s, ANSWER_LIMIT);
+    perdure_stream_append(su->s->out, b->last_devices);
+    return wire_send_end(su->s->out, end, errp) && await_ack(su, end, errp);
+}
+
+static void complete(struct backup *b)
+{
+    struct successor *su = b->successor;
+    struct wire_end end = {
+        .generation = b->s->hello.generation,
+        .epoch = b->epoch,
+        .flags = WIRE_END_FIRST,
+        .request = b->last_request,
+    };
+    Error *err = NULL;
+
+    su->holds = send_rest(b, su, &end, &err);
+    if (!su->holds)
+        fail(su, err);
+    if (su->copies)
+        replication_feeds_copy_end();
+    su->copies = false;
+}
+
+static bool has_ended(struct successor *su)
+{
+    bool yes;
+
+    task_lock(&su->e->lock);
+    yes = su->ended;
+    task_unlock(&su->e->lock);
+    return yes;
+}
+
+/* The user at this side wants it. */
+static bool take_wish(Engine *e, char to[256])
+{
+    bool wished;
+
+    task_lock(&e->lock);
+    wished = e->wish.move;
+    e->wish.move = false;
+    memcpy(to, e->move_to, sizeof(e->move_to));
+    task_unlock(&e->lock);
+    return wished;
+}
+
+static Error *take_failure(struct successor *su)
+{
+    Error *err;
+
+    task_lock(&su->e->lock);
+    err = su->failure;
+    su->failure = NULL;
+    task_unlock(&su->e->lock);
+    return err;
+}
+
+void successor_step(struct backup *b)
+{
+    char to[256];
+    Error *err = NULL;
+
+    if (take_wish(b->e, to) && !successor_begin(b, to, false, &err))
+        give_up(b, err);
+    if (b->successor && has_ended(b->successor) && !b->successor->holds && !has_failed(b->successor))
+        complete(b);
+    if (b->successor && has_failed(b->successor) && !b->successor->told)
+        give_up(b, take_failure(b->successor));
+}
+
+/* --- what the primary says --- */
+
+bool successor_on_move(struct backup *b, Error **errp)
+{
+    char to[WIRE_TEXT_MAX];
+    Error *err = NULL;
+
+    if (!wire_get_text(b->s->in, to, errp))
+        return false;
+    if (!b->standby) {
+        error_setg(errp, "the primary asked its backup to move out of turn");
+        return false;
+    }
+    if (strlen(to) >= sizeof(b->e->move_to))
+        error_setg(&err, "the address has more than %zu octets", sizeof(b->e->move_to) - 1);
+    else if (successor_begin(b, to, true, &err))
+        return true;
+    snprintf(b->not_moved, sizeof(b->not_moved), "the backup does not move: %s", error_get_pretty(err));
+    error_free(err);
+    return true;
+}
+
+/* This side is the backup still: nothing was handed over. */
+static bool refuse_to_go(struct backup *b, Error **errp)
+{
+    Error *err = b->successor ? take_failure(b->successor) : NULL;
+    bool ok;
+
+    if (!err)
+        error_setg(&err, "the successor was lost");
+    ok = wire_send_text(b->s->out, WIRE_NOT_MOVED, error_get_pretty(err), errp);
+    if (b->successor)
+        b->successor->asked = false; /* it was told */
+    give_up(b, err);
+    return ok;
+}
+
+static void hand_over(struct backup *b)
+{
+    struct successor *su = b->successor;
+    Error *err = NULL;
+    uint64_t id;
+
+    b->end = SESSION_GOODBYE; /* never claims from here on, whether it is heard or not */
+    session_mark_closing(b->s);
+    session_set_limit(su->s, ANSWER_LIMIT);
+    if (wire_send(su->s->out, WIRE_SUCCEED, b->epoch, &err) && expect(su, WIRE_SUCCEEDED, &id, &err) &&
+        wire_done(su->s->in, &err)) {
+        b->moved = true;
+        note_outcome(b->e, ENGINE_MIGRATION_COMPLETED);
+        engine_event(b->e, "PERDURE_GOODBYE", "the backup has moved to %s", su->to);
+        return;
+    }
+    error_prepend(&err, "the successor was told to be the backup, and did not answer: ");
+    engine_note_error(b->e, err);
+    error_free(err);
+    note_outcome(b->e, ENGINE_MIGRATION_FAILED);
+}
+
+bool successor_on_let_go(struct backup *b, Error **errp)
+{
+    struct successor *su = b->successor;
+
+    if (!wire_done(b->s->in, errp))
+        return false;
+    if (!b->standby) {
+        error_setg(errp, "the primary let its backup go out of turn");
+        return false;
+    }
+    if (!takes_epochs(b) || !su->told || link_is_down(&su->s->link) ||
+        !perdure_stream_flush(su->s->out, NULL))
+        return refuse_to_go(b, errp);
+    hand_over(b);
+    return true;
+}
+
+bool successor_on_stay(struct backup *b, Error **errp)
+{
+    char text[WIRE_TEXT_MAX];
+    Error *err = NULL;
+
+    if (!wire_get_text(b->s->in, text, errp))
+        return false;
+    if (!b->successor || !b->successor->told) {
+        error_setg(errp, "the primary says out of turn that its backup stays");
+        return false;
+    }
+    b->successor->asked = false; /* it knows */
+    error_setg(&err, "the primary cannot go there: %s", text);
+    give_up(b, err);
+    return true;
+}
