@@ -11,6 +11,7 @@
 
 #define PROGRESS_NS (100 * NS_PER_MS)
 #define ARBITER_NS  (12 * NS_PER_S)
+#define STANDBY_NS  (600 * NS_PER_S) /* all memory may have to be sent again */
 
 struct migrate_options {
     char name[64], to[256], arbiter[1100], psk[1024], on_slow[16], compress[8];
@@ -167,19 +168,112 @@ static bool wait_moved(Client *c, const char *name, Error **errp)
     return moved;
 }
 
+static bool execute(Client *c, const char *command, json_t *args, Error **errp)
+{
+    json_t *result = client_execute(c, command, args, errp);
+
+    json_decref(result);
+    return result;
+}
+
+static bool migrate_guest(Client *c, const struct migrate_options *o, Error **errp)
+{
+    return execute(c, "migrate", arguments(o), errp) && (o->no_wait || wait_moved(c, o->name, errp));
+}
+
+/* The process may end when that is done: so this is asked often. */
+static bool wait_backup_moved(Client *c, Error **errp)
+{
+    char status[32] = "active";
+    json_t *m = NULL;
+
+    while (!strcmp(status, "active") || !strcmp(status, "setup")) {
+        json_decref(m);
+        task_sleep_until(clock_now() + PROGRESS_NS / 5);
+        m = client_execute(c, "query-migrate", NULL, errp);
+        if (!m)
+            return false;
+        snprintf(status, sizeof(status), "%s", json_string_value(json_object_get(m, "status")));
+    }
+    if (strcmp(status, "completed"))
+        error_setg(errp, "%s", json_string_value(json_object_get(m, "error-desc")));
+    json_decref(m);
+    return !strcmp(status, "completed");
+}
+
+static bool move_backup(Client *c, const char *to, json_t *more, bool wait, Error **errp)
+{
+    json_object_set_new(more, "uri", json_string(to));
+    return execute(c, "migrate-backup", more, errp) && (!wait || wait_backup_moved(c, errp));
+}
+
+/* What is said of a live migration has no meaning here. */
+static bool check_protected(const struct migrate_options *o, Error **errp)
+{
+    bool more = o->postcopy || o->downtime >= 0 || o->deadline >= 0 || o->max_bandwidth >= 0 || o->on_slow[0] ||
+                o->no_wait || o->psk[0] || o->insecure;
+
+    if (more)
+        error_setg(errp, "the machine is protected, and moves by its protection: --to is all that can be said (the "
+                         "key is the one of `protect`)");
+    return !more;
+}
+
+/* After a swap this side is the backup, a moment later. */
+static bool wait_standby(Client *c, Error **errp)
+{
+    int64_t until = clock_now() + STANDBY_NS;
+    bool is = false;
+
+    while (!is && clock_now() < until) {
+        json_t *s = client_execute(c, "perdure-status", NULL, errp);
+
+        if (!s)
+            return false;
+        is = !strcmp(json_string_value(json_object_get(s, "state")), "STANDBY");
+        json_decref(s);
+        if (!is)
+            task_sleep_until(clock_now() + PROGRESS_NS / 5);
+    }
+    if (!is)
+        error_setg(errp, "this side did not become the backup");
+    return is;
+}
+
+/* The destination becomes the backup, then the primary; then what was the backup is it again. The guest is protected all the
+ * time, and each step leaves it so should the next one fail. */
+static bool migrate_protected(Client *c, const struct migrate_options *o, const char *backup, Error **errp)
+{
+    if (!check_protected(o, errp))
+        return false;
+    if (!move_backup(c, o->to, json_object(), true, errp))
+        return false;
+    printf("%s is the backup\n", o->to);
+    if (!execute(c, "perdure-swap", NULL, errp)) {
+        error_prepend(errp, "the guest runs here, with %s as its backup: ", o->to);
+        return false;
+    }
+    printf("the guest runs there, with this side as its backup\n");
+    if (!wait_standby(c, errp) || !move_backup(c, backup, json_object(), true, errp)) {
+        error_prepend(errp, "the guest runs at %s, with this side as its backup: ", o->to);
+        return false;
+    }
+    printf("moved; %s is its backup again\n", backup);
+    return true;
+}
+
 static bool migrate(const struct migrate_options *o, Error **errp)
 {
     Client *c = client_open(o->name, errp);
-    json_t *result;
-    bool ok;
+    json_t *s = c ? client_execute(c, "perdure-status", NULL, errp) : NULL;
+    const char *state = json_string_value(json_object_get(s, "state"));
+    bool ok = false;
 
-    if (!c)
-        return false;
-    result = client_execute(c, "migrate", arguments(o), errp);
-    ok = result != NULL;
-    json_decref(result);
-    if (ok && !o->no_wait)
-        ok = wait_moved(c, o->name, errp);
+    if (s && state && !strcmp(state, "PROTECTED"))
+        ok = migrate_protected(c, o, json_string_value(json_object_get(s, "peer")), errp);
+    else if (s)
+        ok = migrate_guest(c, o, errp);
+    json_decref(s);
     client_close(c);
     return ok;
 }
@@ -189,7 +283,8 @@ int cmd_migrate(int argc, char **argv)
     struct migrate_options o = {.arbiter = "manual", .compress = "auto", NOTHING_SAID, .timeout = NS_PER_S};
     const struct option_spec specs[] = {
         {"NAME", NULL, OPTION_STRING, o.name, sizeof(o.name), "the running machine"},
-        {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to), "where perdure standby listens (required)"},
+        {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to),
+         "where perdure standby listens (required; of a protected machine all that can be said)"},
         {"downtime", "TIME", OPTION_DURATION, &o.downtime, 0, "so long may the guest stand still (20ms)"},
         {"deadline", "TIME", OPTION_DURATION, &o.deadline, 0, "when all must be over (as long as it takes)"},
         {"max-bandwidth", "SIZE", OPTION_SIZE, &o.max_bandwidth, 0,
@@ -268,4 +363,39 @@ int cmd_migrate_recover(int argc, char **argv)
     result = client_command(name, "migrate-recover", to[0] ? json_pack("{s:s}", "uri", to) : NULL, &err);
     json_decref(result);
     return result ? 0 : client_fail(argv[0], err);
+}
+
+int cmd_migrate_backup(int argc, char **argv)
+{
+    struct migrate_options o = {0};
+    const struct option_spec specs[] = {
+        {"NAME", NULL, OPTION_STRING, o.name, sizeof(o.name), "the machine, at its backup or at its primary"},
+        {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to),
+         "where another perdure standby listens, reachable from both hosts (required)"},
+        {"psk", "FILE", OPTION_STRING, o.psk, sizeof(o.psk), "at the backup: the key (the one that it listens with)"},
+        {"insecure", NULL, OPTION_FLAG, &o.insecure, 0, "at the backup: connect to another host without a key"},
+        {"no-wait", NULL, OPTION_FLAG, &o.no_wait, 0, "return once the move has begun"},
+        {0},
+    };
+    Error *err = NULL;
+    Client *c;
+    json_t *args;
+    int status = options_begin("Moves a machine's backup to another host; protection goes on.", specs, argc, argv);
+    bool ok;
+
+    if (status >= 0)
+        return status;
+    if (!o.to[0]) {
+        fprintf(stderr, "perdure migrate-backup: --to is missing: where another `perdure standby` listens\n");
+        return 2;
+    }
+    c = client_open(o.name, &err);
+    if (!c)
+        return client_fail(argv[0], err);
+    args = json_pack("{s:b}", "insecure", o.insecure);
+    if (o.psk[0])
+        client_set_path(args, "psk", o.psk);
+    ok = move_backup(c, o.to, args, !o.no_wait, &err);
+    client_close(c);
+    return ok ? 0 : client_fail(argv[0], err);
 }

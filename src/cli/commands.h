@@ -18,6 +18,7 @@ int cmd_migrate_set(int argc, char **argv);
 int cmd_migrate_cancel(int argc, char **argv);
 int cmd_migrate_pause(int argc, char **argv);
 int cmd_migrate_recover(int argc, char **argv);
+int cmd_migrate_backup(int argc, char **argv);
 int cmd_listen(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_status(int argc, char **argv);

@@ -22,6 +22,7 @@ static const struct {
     {"migrate-cancel", cmd_migrate_cancel, "keep it here after all"},
     {"migrate-pause", cmd_migrate_pause, "postcopy: break the link, and wait"},
     {"migrate-recover", cmd_migrate_recover, "postcopy: make a broken link anew, now"},
+    {"migrate-backup", cmd_migrate_backup, "move a machine's backup to another host"},
     {"listen", cmd_listen, "let a machine's process be reached as a standby"},
     {"list", cmd_list, "the virtual machines of this host"},
     {"status", cmd_status, "role, state and figures of one or all"},

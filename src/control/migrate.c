@@ -240,3 +240,33 @@ bool migrate_recover_command(void *opaque, json_t *args, json_t **ret_result, Er
     return qmp_args_only(args, names, errp) && qmp_arg_string(args, "uri", to, sizeof(to), errp) &&
            engine_migrate_recover(vm_engine(opaque), to, errp);
 }
+
+/* What the primary would use for it was said with `protect`, and what the backup would when it began to listen. */
+static bool set_security(Vm *vm, const char *psk, bool insecure, Error **errp)
+{
+    struct engine_status s;
+
+    if (!psk[0] && !insecure)
+        return true;
+    engine_status(vm_engine(vm), &s);
+    if (s.role == ENGINE_BACKUP)
+        return transport_socket_set_security(vm_transport(vm), psk, insecure, errp);
+    error_setg(errp, "arguments 'psk' and 'insecure' are for the backup, which connects: say them there");
+    return false;
+}
+
+bool migrate_backup_command(void *opaque, json_t *args, json_t **ret_result, Error **errp)
+{
+    static const char *const names[] = {"uri", "psk", "insecure", NULL};
+    char to[256] = "", psk[1024] = "";
+    bool insecure = false;
+
+    (void)ret_result;
+    if (!qmp_args_only(args, names, errp) || !qmp_arg_string(args, "uri", to, sizeof(to), errp) ||
+        !qmp_arg_string(args, "psk", psk, sizeof(psk), errp) ||
+        !qmp_arg_bool(args, "insecure", &insecure, errp))
+        return false;
+    if (!to[0])
+        error_setg(errp, "argument 'uri' is missing: tcp:HOST:PORT or unix:PATH where another `perdure standby` listens");
+    return to[0] && set_security(opaque, psk, insecure, errp) && engine_move_backup(vm_engine(opaque), to, errp);
+}

@@ -15,6 +15,8 @@ bool migrate_command(void *opaque, json_t *args, json_t **ret_result, Error **er
 bool migrate_query(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 bool migrate_cancel_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 bool migrate_pause_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
+/* "migrate-backup": the backup moves to another standby. */
+bool migrate_backup_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 bool migrate_recover_command(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 bool migrate_set_parameters(void *opaque, json_t *args, json_t **ret_result, Error **errp);
 bool migrate_query_parameters(void *opaque, json_t *args, json_t **ret_result, Error **errp);

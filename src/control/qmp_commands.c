@@ -214,6 +214,7 @@ const struct qmp_command qmp_commands[] = {
     {"query-migrate-parameters", migrate_query_parameters},
     {"migrate-pause", migrate_pause_command},
     {"migrate-recover", migrate_recover_command},
+    {"migrate-backup", migrate_backup_command},
     {"perdure-listen", listen_command},
     {NULL, NULL},
 };

@@ -439,6 +439,8 @@ enum session_end backup_run(struct session *s)
         session_linger(s); /* the source may still have to read that it runs here */
     else if (end != SESSION_SWAPPED && !b.fetch.runs) /* else this was no backup any more */
         finish(&b, end, reason(end, b.moved, err));
+    if (b.moved && !s->e->accept_task && s->e->owner.migrated) /* nobody can protect to it again */
+        s->e->owner.migrated(s->e->owner.opaque);
     error_free(err);
     intake_close(&b);
     return end;

@@ -110,8 +110,7 @@ void engine_free(Engine *e)
         e->transport->shutdown(e->transport);
         task_join(e->accept_task);
     }
-    if (e->session)
-        link_down(&e->session->link, "the engine was told to quit");
+    engine_take_link_down(e, "the engine was told to quit"); /* of a session that began meanwhile */
     task_join(e->session_task);
     session_free(e->session);
     successor_reap(e);

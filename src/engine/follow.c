@@ -11,6 +11,7 @@
 
 #define SUCCEED_LIMIT (5 * NS_PER_S)
 
+/* Of what this side's user asked for. */
 static void note_outcome(struct primary *p, enum engine_migration_outcome outcome)
 {
     task_lock(&p->e->lock);
@@ -189,6 +190,11 @@ static bool follow(struct primary *p, Error **errp)
 
     p->moved_to[0] = 0;
     return ok;
+}
+
+void follow_end(struct primary *p)
+{
+    note_outcome(p, ENGINE_MIGRATION_FAILED);
 }
 
 /* --- between epochs --- */

@@ -583,6 +583,7 @@ enum session_end primary_run(struct session *s)
     Error *err = NULL;
 
     run(&p, &err);
+    follow_end(&p);
     end = classify(&p);
     if (end == SESSION_LINK_LOST)
         link_down(&p.s->link, reason(&p, end, err));

@@ -95,6 +95,8 @@ bool primary_sync(struct primary *p, Error **errp);
 bool follow_expect_ack(struct primary *p, uint64_t *epoch, Error **errp);
 /* Between two epochs: asks the backup to move, or follows it. */
 bool follow_step(struct primary *p, Error **errp);
+/* Of the session: what is still being waited for will not come. */
+void follow_end(struct primary *p);
 
 /* epoch.c */
 enum epoch_cause { EPOCH_DUE, EPOCH_STOP, EPOCH_SWAP, EPOCH_FAILED };

@@ -286,12 +286,14 @@ static bool move_locked(Engine *e, const char *to, Error **errp)
     e->last_error[0] = 0;
     e->wish.move = true;
     task_broadcast(&e->changed);
-    while (!primary && e->session && !e->session_ended && e->migration.outcome == ENGINE_MIGRATION_SETUP &&
-           !e->wish.quit)
+    while (!primary && e->role == ENGINE_BACKUP && e->session && !e->session_ended &&
+           e->migration.outcome == ENGINE_MIGRATION_SETUP && !e->wish.quit)
         task_wait(&e->changed, &e->lock);
     if (primary || e->migration.outcome == ENGINE_MIGRATION_ACTIVE ||
         e->migration.outcome == ENGINE_MIGRATION_COMPLETED)
         return true;
+    e->wish.move = false;
+    e->migration.outcome = ENGINE_MIGRATION_FAILED;
     error_setg(errp, "%s", e->last_error[0] ? e->last_error : "protection ended before the backup could move");
     return false;
 }

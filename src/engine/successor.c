@@ -380,6 +380,17 @@ bool successor_begin(struct backup *b, const char *to, bool asked, Error **errp)
     return true;
 }
 
+static void note_given_up(Engine *e)
+{
+    bool under_way;
+
+    task_lock(&e->lock);
+    under_way = e->migration.outcome == ENGINE_MIGRATION_SETUP || e->migration.outcome == ENGINE_MIGRATION_ACTIVE;
+    task_unlock(&e->lock);
+    if (under_way)
+        note_outcome(e, ENGINE_MIGRATION_FAILED);
+}
+
 void successor_stop(struct backup *b)
 {
     struct successor *su = b->successor;
@@ -388,6 +399,7 @@ void successor_stop(struct backup *b)
     if (!su)
         return;
     b->successor = NULL;
+    note_given_up(b->e);
     task_lock(&b->e->lock);
     su->cancelled = true;
     waits = !su->s && !su->ended;
@@ -631,20 +643,27 @@ static bool refuse_to_go(struct backup *b, Error **errp)
     return ok;
 }
 
-static void hand_over(struct backup *b)
+static bool tell_to_succeed(struct backup *b, Error **errp)
 {
     struct successor *su = b->successor;
-    Error *err = NULL;
     uint64_t id;
+
+    session_set_limit(su->s, ANSWER_LIMIT);
+    return wire_send(su->s->out, WIRE_SUCCEED, b->epoch, errp) && expect(su, WIRE_SUCCEEDED, &id, errp) &&
+           wire_done(su->s->in, errp);
+}
+
+static void hand_over(struct backup *b)
+{
+    Error *err = NULL;
 
     b->end = SESSION_GOODBYE; /* never claims from here on, whether it is heard or not */
     session_mark_closing(b->s);
-    session_set_limit(su->s, ANSWER_LIMIT);
-    if (wire_send(su->s->out, WIRE_SUCCEED, b->epoch, &err) && expect(su, WIRE_SUCCEEDED, &id, &err) &&
-        wire_done(su->s->in, &err)) {
-        b->moved = true;
+    b->moved = tell_to_succeed(b, &err);
+    wire_send(b->s->out, WIRE_SUCCEEDED, b->epoch, NULL); /* that is: this side is none any more */
+    if (b->moved) {
         note_outcome(b->e, ENGINE_MIGRATION_COMPLETED);
-        engine_event(b->e, "PERDURE_GOODBYE", "the backup has moved to %s", su->to);
+        engine_event(b->e, "PERDURE_GOODBYE", "the backup has moved to %s", b->successor->to);
         return;
     }
     error_prepend(&err, "the successor was told to be the backup, and did not answer: ");

@@ -21,8 +21,8 @@ struct transport_socket {
     struct transport t;
     char vm[64];
     struct task_mutex lock;
-    struct security *security;  /* of connections made here; NULL: plain, and only within this host */
-    struct security *listening; /* of those accepted: given when listening began */
+    struct security *security;  /* of connections made here; NULL: as of those accepted */
+    struct security *listening; /* of those accepted: given when listening began; NULL: plain, and only within this host */
     struct security *all;
     Listener *listener;
     Doorman *doorman; /* made by the first accept */
@@ -43,7 +43,7 @@ static struct security security_of(struct transport_socket *ts, struct security 
 static Channel *socket_connect(struct transport *t, const char *address, int64_t deadline, Error **errp)
 {
     struct transport_socket *ts = t->opaque;
-    struct security sec = security_of(ts, &ts->security);
+    struct security sec = security_of(ts, ts->security ? &ts->security : &ts->listening);
     Channel *ch;
 
     if (!sec.psk && !sec.insecure && !channel_address_is_local(address)) {

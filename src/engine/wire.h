@@ -53,7 +53,7 @@ enum wire_record {
     WIRE_LET_GO = 0x41,    /* A to B: it is connected to the successor, which shall be the backup */
     WIRE_STAY = 0x42,      /* A to B, text: it is not, and B remains the backup */
     WIRE_SUCCEED = 0x43,   /* B to S: from here on it is, and B never claims in this generation */
-    WIRE_SUCCEEDED = 0x44, /* S to B and to A: it is, and holds epoch id */
+    WIRE_SUCCEEDED = 0x44, /* S to B and to A: it is, and holds epoch id; B to A: B is none any more */
 };
 
 enum wire_kind {
