@@ -413,7 +413,7 @@ void successor_stop(struct backup *b)
     free_successor(su);
 }
 
-/* It stays where it is. Takes err. */
+/* It stays where it is, and may be told to move again as soon as the last step here is done. Takes err. */
 static void give_up(struct backup *b, Error *err)
 {
     bool asked = b->successor && b->successor->asked;
@@ -423,8 +423,10 @@ static void give_up(struct backup *b, Error *err)
     if (asked)
         snprintf(b->not_moved, sizeof(b->not_moved), "%s", error_get_pretty(err));
     error_free(err);
-    successor_stop(b);
-    note_outcome(b->e, ENGINE_MIGRATION_FAILED);
+    if (b->successor)
+        successor_stop(b);
+    else
+        note_given_up(b->e);
 }
 
 /* --- epochs --- */
