@@ -210,12 +210,13 @@ static bool move_backup(Client *c, const char *to, json_t *more, bool wait, Erro
 /* What is said of a live migration has no meaning here. */
 static bool check_protected(const struct migrate_options *o, Error **errp)
 {
-    bool more = o->postcopy || o->downtime >= 0 || o->deadline >= 0 || o->max_bandwidth >= 0 || o->on_slow[0] ||
-                o->no_wait || o->psk[0] || o->insecure;
+    bool more = o->postcopy || o->downtime >= 0 || o->deadline >= 0 || o->max_bandwidth >= 0 ||
+                o->on_slow[0] || o->no_wait || o->psk[0] || o->insecure;
 
     if (more)
-        error_setg(errp, "the machine is protected, and moves by its protection: --to is all that can be said (the "
-                         "key is the one of `protect`)");
+        error_setg(errp,
+                   "the machine is protected, and moves by its protection: --to is all that can be said (the "
+                   "key is the one of `protect`)");
     return !more;
 }
 
@@ -372,15 +373,18 @@ int cmd_migrate_backup(int argc, char **argv)
         {"NAME", NULL, OPTION_STRING, o.name, sizeof(o.name), "the machine, at its backup or at its primary"},
         {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to),
          "where another perdure standby listens, reachable from both hosts (required)"},
-        {"psk", "FILE", OPTION_STRING, o.psk, sizeof(o.psk), "at the backup: the key (the one that it listens with)"},
-        {"insecure", NULL, OPTION_FLAG, &o.insecure, 0, "at the backup: connect to another host without a key"},
+        {"psk", "FILE", OPTION_STRING, o.psk, sizeof(o.psk),
+         "at the backup: the key (the one that it listens with)"},
+        {"insecure", NULL, OPTION_FLAG, &o.insecure, 0,
+         "at the backup: connect to another host without a key"},
         {"no-wait", NULL, OPTION_FLAG, &o.no_wait, 0, "return once the move has begun"},
         {0},
     };
     Error *err = NULL;
     Client *c;
     json_t *args;
-    int status = options_begin("Moves a machine's backup to another host; protection goes on.", specs, argc, argv);
+    int status =
+        options_begin("Moves a machine's backup to another host; protection goes on.", specs, argc, argv);
     bool ok;
 
     if (status >= 0)

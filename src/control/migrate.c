@@ -267,6 +267,9 @@ bool migrate_backup_command(void *opaque, json_t *args, json_t **ret_result, Err
         !qmp_arg_bool(args, "insecure", &insecure, errp))
         return false;
     if (!to[0])
-        error_setg(errp, "argument 'uri' is missing: tcp:HOST:PORT or unix:PATH where another `perdure standby` listens");
-    return to[0] && set_security(opaque, psk, insecure, errp) && engine_move_backup(vm_engine(opaque), to, errp);
+        error_setg(
+            errp,
+            "argument 'uri' is missing: tcp:HOST:PORT or unix:PATH where another `perdure standby` listens");
+    return to[0] && set_security(opaque, psk, insecure, errp) &&
+           engine_move_backup(vm_engine(opaque), to, errp);
 }

@@ -5,12 +5,13 @@
 #include "engine/session.h"
 #include "base/random.h"
 
-#define CONNECT_LIMIT (10 * NS_PER_S)
+#define FOLLOW_LIMIT  (2 * NS_PER_S)  /* output waits */
 #define GREETED_LIMIT (30 * NS_PER_S) /* a standby that is started for us replays its journal first */
 
-struct session *session_dial(Engine *e, const char *to, const struct wire_hello *hello, Error **errp)
+struct session *session_dial(Engine *e, const char *to, const struct wire_hello *hello, int64_t limit,
+                             Error **errp)
 {
-    Channel *ch = e->transport->connect(e->transport, to, clock_now() + CONNECT_LIMIT, errp);
+    Channel *ch = e->transport->connect(e->transport, to, clock_now() + limit, errp);
     struct session *s = ch ? session_new(e, ch, to, hello, errp) : NULL;
 
     if (s)
@@ -26,7 +27,7 @@ bool session_introduce(struct session *s, Error **errp)
 
 struct session *session_connect(Engine *e, const char *to, const struct wire_hello *hello, Error **errp)
 {
-    struct session *s = session_dial(e, to, hello, errp);
+    struct session *s = session_dial(e, to, hello, SESSION_CONNECT_LIMIT, errp);
 
     if (!s || session_introduce(s, errp))
         return s;
@@ -53,7 +54,7 @@ static bool connect_other(struct session *s, enum wire_kind kind, Channel **whic
 {
     Engine *e = s->e;
     struct wire_hello hello = s->hello;
-    Channel *ch = e->transport->connect(e->transport, s->peer, clock_now() + CONNECT_LIMIT, errp);
+    Channel *ch = e->transport->connect(e->transport, s->peer, clock_now() + SESSION_CONNECT_LIMIT, errp);
 
     if (!ch)
         return false;
@@ -64,7 +65,7 @@ static bool connect_other(struct session *s, enum wire_kind kind, Channel **whic
     }
     link_set(&s->link, which, ch);
     hello.kind = kind;
-    channel_set_deadline(ch, clock_now() + CONNECT_LIMIT);
+    channel_set_deadline(ch, clock_now() + SESSION_CONNECT_LIMIT);
     return greet_on(ch, &hello, errp);
 }
 
@@ -77,14 +78,14 @@ bool session_connect_others(struct session *s, Error **errp)
 
 static bool introduce_both(struct session *s, Error **errp)
 {
-    session_set_limit(s, CONNECT_LIMIT);
+    session_set_limit(s, FOLLOW_LIMIT);
     return session_greet(s->in, s->out, &s->hello, errp) &&
            connect_other(s, WIRE_KIND_HEARTBEAT, &s->link.beat, errp);
 }
 
 struct session *session_follow(Engine *e, const char *to, const struct wire_hello *hello, Error **errp)
 {
-    struct session *s = session_dial(e, to, hello, errp);
+    struct session *s = session_dial(e, to, hello, FOLLOW_LIMIT, errp);
 
     if (!s)
         return NULL;
@@ -103,7 +104,7 @@ static bool greet_anew(struct session *s, bool *ret_fetched, Error **errp)
     uint64_t id;
 
     hello.kind = WIRE_KIND_RESUME;
-    session_set_limit(s, CONNECT_LIMIT);
+    session_set_limit(s, SESSION_CONNECT_LIMIT);
     if (!wire_send_hello(s->out, &hello, errp) || !wire_next(s->in, &type, &id, errp))
         return false;
     *ret_fetched = type == WIRE_FETCHED;
@@ -113,7 +114,7 @@ static bool greet_anew(struct session *s, bool *ret_fetched, Error **errp)
 bool session_reconnect(struct session *s, bool *ret_fetched, Error **errp)
 {
     Engine *e = s->e;
-    Channel *ch = e->transport->connect(e->transport, s->peer, clock_now() + CONNECT_LIMIT, errp);
+    Channel *ch = e->transport->connect(e->transport, s->peer, clock_now() + SESSION_CONNECT_LIMIT, errp);
 
     *ret_fetched = false;
     if (!ch)

@@ -102,7 +102,8 @@ static bool hear_successor(struct primary *p, struct session *t, Error **errp)
     uint64_t epoch;
 
     session_set_limit(t, SUCCEED_LIMIT);
-    if (!wire_next(t->in, &type, &epoch, errp) || (type != WIRE_SUCCEEDED && !session_greeted(t->in, type, WIRE_SUCCEEDED, errp)) ||
+    if (!wire_next(t->in, &type, &epoch, errp) ||
+        (type != WIRE_SUCCEEDED && !session_greeted(t->in, type, WIRE_SUCCEEDED, errp)) ||
         !wire_done(t->in, errp))
         return false;
     if (epoch == p->epoch)

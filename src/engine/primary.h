@@ -39,11 +39,11 @@ struct primary {
 
     /* how far things have got: what must be undone */
     bool paused, tracking, replicating, gated, saving;
-    bool postcopy;    /* the destination was told that it will lack something */
-    bool armed;       /* the first END may have been sent: the backup may hold an epoch, and claim */
-    bool permitted;   /* the permission to run was sent */
-    bool peer_failed; /* it said so */
-    bool handover;    /* the backup's user asks for a swap */
+    bool postcopy;      /* the destination was told that it will lack something */
+    bool armed;         /* the first END may have been sent: the backup may hold an epoch, and claim */
+    bool permitted;     /* the permission to run was sent */
+    bool peer_failed;   /* it said so */
+    bool handover;      /* the backup's user asks for a swap */
     bool asked_to_move; /* the backup, by this side's user */
     char moved_to[256]; /* where the backup's successor is; empty: it has none, or was followed */
     struct {

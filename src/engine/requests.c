@@ -294,7 +294,8 @@ static bool move_locked(Engine *e, const char *to, Error **errp)
         return true;
     e->wish.move = false;
     e->migration.outcome = ENGINE_MIGRATION_FAILED;
-    error_setg(errp, "%s", e->last_error[0] ? e->last_error : "protection ended before the backup could move");
+    error_setg(errp, "%s",
+               e->last_error[0] ? e->last_error : "protection ended before the backup could move");
     return false;
 }
 
@@ -308,7 +309,8 @@ bool engine_move_backup(Engine *e, const char *to, Error **errp)
         ok = false;
     } else if (!may_move_backup_locked(e)) {
         error_setg(errp,
-                   "the backup of '%s' cannot be moved now: this side is %s, %s (a PROTECTED primary, or a backup in "
+                   "the backup of '%s' cannot be moved now: this side is %s, %s (a PROTECTED primary, or a "
+                   "backup in "
                    "STANDBY, that is not being moved already)",
                    e->vm, engine_role_name(e->role), engine_state_name(e->state));
         ok = false;

@@ -78,7 +78,9 @@ void session_linger(struct session *s);
 void session_set_limit(struct session *s, int64_t ns);
 
 /* connect.c, of the side that connects: the main connection; greeted; then the others, and the link is watched. */
-struct session *session_dial(Engine *e, const char *to, const struct wire_hello *hello, Error **errp);
+#define SESSION_CONNECT_LIMIT (10 * NS_PER_S)
+struct session *session_dial(Engine *e, const char *to, const struct wire_hello *hello, int64_t limit,
+                             Error **errp);
 bool session_introduce(struct session *s, Error **errp);
 bool session_connect_others(struct session *s, Error **errp);
 /* The first two. */

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "engine/successor.h"
-#include "engine/backup.h"
+#include "engine/successor_private.h"
 #include "base/bitmap.h"
 #include "base/crc32c.h"
 #include "base/random.h"
-#include "guest/page_codec.h"
 #include <perdure/replication_feed.h>
 
 #include <inttypes.h>
@@ -12,62 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONFIG_LIMIT  (60 * NS_PER_S)
-#define ANSWER_LIMIT  (10 * NS_PER_S) /* the primary waits for an ACK meanwhile */
-#define BATCH_PAGES   256
-#define BATCH_BYTES   (1u << 20)
-#define ROUNDS_MAX    30
-#define FEW_PAGES     512
-
-struct successor {
-    Engine *e;
-    Guest *guest;
-    struct wire_hello hello;
-    char to[256];
-    bool asked; /* by the primary */
-    Task *task;
-
-    /* under the engine's lock */
-    struct session *s; /* NULL: not reached yet */
-    bool cancelled;
-    bool ended; /* the task: all but the last round is there, or failure says why not */
-    Error *failure;
-
-    struct task_mutex lock; /* RAM, and: */
-    uint64_t *changed;      /* pages to be sent, or sent again */
-
-    /* the task's, and when it has ended the session's */
-    uint64_t *taken; /* pages of this round */
-    PageEncoder *encoder;
-    VMStream *batch;
-    bool copies; /* the replicating components */
-    uint32_t crc;
-
-    /* the session's */
-    bool holds;  /* all of the last epoch, and is told of the next */
-    bool passed; /* a whole one since */
-    bool told;   /* the primary */
-};
-
-/* --- tools --- */
-
-static bool is_cancelled(struct successor *su)
-{
-    bool yes;
-
-    task_lock(&su->e->lock);
-    yes = su->cancelled;
-    task_unlock(&su->e->lock);
-    return yes;
-}
-
-static bool expect(struct successor *su, enum wire_record want, uint64_t *id, Error **errp)
-{
-    uint16_t type;
-
-    return wire_next(su->s->in, &type, id, errp) &&
-           (type == want || session_greeted(su->s->in, type, want, errp));
-}
+/* --- how far it has got --- */
 
 static bool has_failed(struct successor *su)
 {
@@ -79,199 +22,25 @@ static bool has_failed(struct successor *su)
     return yes;
 }
 
-/* Takes err. */
-static void fail(struct successor *su, Error *err)
+static bool has_ended(struct successor *su)
 {
-    task_lock(&su->e->lock);
-    if (su->failure)
-        error_free(err);
-    else
-        su->failure = err;
-    task_unlock(&su->e->lock);
-}
-
-static void tell_progress(struct successor *su, uint64_t left)
-{
-    struct engine_migration *m = &su->e->migration;
+    bool yes;
 
     task_lock(&su->e->lock);
-    m->bytes_sent = perdure_stream_bytes(su->s->out);
-    m->bytes_left = left;
-    m->looked = clock_now();
+    yes = su->ended;
     task_unlock(&su->e->lock);
+    return yes;
 }
 
-/* --- bringing it up to date --- */
-
-/* From here on successor_stop() can end what is under way on the link. */
-static bool dial(struct successor *su, Error **errp)
+static Error *take_failure(struct successor *su)
 {
-    struct session *s = session_dial(su->e, su->to, &su->hello, errp);
-    bool cancelled;
+    Error *err;
 
-    if (!s)
-        return false;
     task_lock(&su->e->lock);
-    cancelled = su->cancelled;
-    if (!cancelled)
-        su->s = s;
+    err = su->failure;
+    su->failure = NULL;
     task_unlock(&su->e->lock);
-    if (cancelled) {
-        session_free(s);
-        error_setg(errp, "given up");
-    }
-    return !cancelled;
-}
-
-static bool introduce(struct successor *su, Error **errp)
-{
-    struct session *s = su->s;
-    struct engine_migration *m = &su->e->migration;
-
-    if (!session_introduce(s, errp) || !session_connect_others(s, errp))
-        return false;
-    session_set_limit(s, CONFIG_LIMIT);
-    if (!session_send_config(s->in, s->out, su->guest, errp))
-        return false;
-    session_set_limit(s, TIME_NEVER);
-    task_lock(&su->e->lock);
-    m->outcome = ENGINE_MIGRATION_ACTIVE;
-    task_broadcast(&su->e->changed);
-    task_unlock(&su->e->lock);
-    engine_event(su->e, "MIGRATION", "the backup moves to %s", su->to);
-    return true;
-}
-
-static bool start(struct successor *su, Error **errp)
-{
-    uint64_t id;
-
-    session_set_limit(su->s, ANSWER_LIMIT);
-    if (!wire_send(su->s->out, WIRE_START, 0, errp) || !expect(su, WIRE_STARTED, &id, errp) ||
-        !wire_done(su->s->in, errp))
-        return false;
-    su->copies = replication_feeds_copy_begin(errp);
-    return su->copies;
-}
-
-/* What is in batch; it counts for the first epoch's checksum. */
-static bool ship(struct successor *su, bool counts, Error **errp)
-{
-    size_t size;
-    const void *frames;
-
-    if (perdure_stream_error(su->batch, errp))
-        return false;
-    frames = perdure_stream_memory(su->batch, &size);
-    if (counts)
-        su->crc = crc32c(su->crc, frames, size);
-    session_set_limit(su->s, ANSWER_LIMIT);
-    perdure_stream_append(su->s->out, su->batch);
-    return !perdure_stream_error(su->s->out, errp);
-}
-
-static bool may_go_on(struct successor *su, Error **errp)
-{
-    if (!is_cancelled(su))
-        return true;
-    error_setg(errp, "given up");
-    return false;
-}
-
-static bool send_feeds(struct successor *su, bool last, Error **errp)
-{
-    bool more = true;
-
-    while (more) {
-        perdure_stream_rewind(su->batch);
-        if (!may_go_on(su, errp) ||
-            !replication_feeds_copy(su->batch, WIRE_FEED, 1, BATCH_BYTES, last, &more, errp) ||
-            !ship(su, true, errp))
-            return false;
-    }
-    return true;
-}
-
-static uint64_t take_changed(struct successor *su)
-{
-    uint64_t count = su->guest->memory->page_count;
-
-    task_lock(&su->lock);
-    memcpy(su->taken, su->changed, bitmap_bytes(count));
-    memset(su->changed, 0, bitmap_bytes(count));
-    task_unlock(&su->lock);
-    return bitmap_popcount(su->taken, count);
-}
-
-/* Those of the round from there on. Returns where it goes on. */
-static uint64_t encode_batch(struct successor *su, uint64_t page)
-{
-    GuestMemory *m = su->guest->memory;
-    int left = BATCH_PAGES;
-
-    perdure_stream_rewind(su->batch);
-    perdure_stream_begin(su->batch, WIRE_SYNC_PAGES, 0);
-    task_lock(&su->lock);
-    for (; page < m->page_count && left--; page = bitmap_find_next(su->taken, m->page_count, page + 1))
-        page_encode(su->encoder, su->batch, page, guest_memory_page_host(m, page));
-    task_unlock(&su->lock);
-    perdure_stream_end(su->batch);
-    return page;
-}
-
-static bool send_pages(struct successor *su, Error **errp)
-{
-    uint64_t count = su->guest->memory->page_count, left = take_changed(su);
-    uint64_t page = bitmap_find_next(su->taken, count, 0);
-
-    while (page < count) {
-        if (!may_go_on(su, errp))
-            return false;
-        page = encode_batch(su, page);
-        if (!ship(su, false, errp))
-            return false;
-        left -= left < BATCH_PAGES ? left : BATCH_PAGES;
-        tell_progress(su, left * GUEST_PAGE_SIZE + replication_feeds_copy_left());
-    }
-    return perdure_stream_flush(su->s->out, errp);
-}
-
-static uint64_t left_now(struct successor *su)
-{
-    uint64_t pages;
-
-    task_lock(&su->lock);
-    pages = bitmap_popcount(su->changed, su->guest->memory->page_count);
-    task_unlock(&su->lock);
-    return pages + replication_feeds_copy_left() / GUEST_PAGE_SIZE;
-}
-
-static bool catch_up(struct successor *su, Error **errp)
-{
-    uint64_t before = UINT64_MAX, left;
-
-    for (int round = 0; round < ROUNDS_MAX; round++) {
-        if (!send_feeds(su, false, errp) || !send_pages(su, errp))
-            return false;
-        left = left_now(su);
-        if (left <= FEW_PAGES || left > before - before / 4)
-            break;
-        before = left;
-    }
-    return true;
-}
-
-static void run(void *successor)
-{
-    struct successor *su = successor;
-    Error *err = NULL;
-
-    if (!dial(su, &err) || !introduce(su, &err) || !start(su, &err) || !catch_up(su, &err))
-        fail(su, err);
-    task_lock(&su->e->lock);
-    su->ended = true;
-    task_broadcast(&su->e->changed);
-    task_unlock(&su->e->lock);
+    return err;
 }
 
 /* --- beginning and end --- */
@@ -311,7 +80,7 @@ static struct successor *new_successor(struct backup *b, const char *to, bool as
     su->changed = calloc(1, bitmap_bytes(m->page_count));
     su->taken = calloc(1, bitmap_bytes(m->page_count));
     su->encoder = page_encoder_new(m->page_count, false, errp);
-    su->batch = perdure_stream_open_memory(BATCH_PAGES * (GUEST_PAGE_SIZE + 64));
+    su->batch = perdure_stream_open_memory(SUCCESSOR_BATCH_PAGES * (GUEST_PAGE_SIZE + 64));
     if (su->changed && su->taken && su->encoder && su->batch) {
         guest_memory_populated(m, su->changed);
         return su;
@@ -371,7 +140,7 @@ bool successor_begin(struct backup *b, const char *to, bool asked, Error **errp)
     if (!su)
         return false;
     note_begin(b->e);
-    su->task = task_start("successor", run, su, errp);
+    su->task = task_start("successor", successor_run, su, errp);
     if (!su->task) {
         free_successor(su);
         return false;
@@ -385,7 +154,8 @@ static void note_given_up(Engine *e)
     bool under_way;
 
     task_lock(&e->lock);
-    under_way = e->migration.outcome == ENGINE_MIGRATION_SETUP || e->migration.outcome == ENGINE_MIGRATION_ACTIVE;
+    under_way =
+        e->migration.outcome == ENGINE_MIGRATION_SETUP || e->migration.outcome == ENGINE_MIGRATION_ACTIVE;
     task_unlock(&e->lock);
     if (under_way)
         note_outcome(e, ENGINE_MIGRATION_FAILED);
@@ -473,7 +243,7 @@ void successor_pass(struct backup *b, const VMStream *f, size_t from)
 {
     if (!takes_epochs(b))
         return;
-    session_set_limit(b->successor->s, ANSWER_LIMIT);
+    session_set_limit(b->successor->s, SUCCESSOR_ANSWER_LIMIT);
     vmstream_append_from(b->successor->s->out, f, from);
 }
 
@@ -481,14 +251,14 @@ static bool await_ack(struct successor *su, const struct wire_end *end, Error **
 {
     struct wire_ack ack;
 
-    session_set_limit(su->s, ANSWER_LIMIT);
-    if (!expect(su, WIRE_ACK, &ack.epoch, errp) || !wire_get_ack(su->s->in, &ack, errp))
+    session_set_limit(su->s, SUCCESSOR_ANSWER_LIMIT);
+    if (!successor_expect(su, WIRE_ACK, &ack.epoch, errp) || !wire_get_ack(su->s->in, &ack, errp))
         return false;
     session_set_limit(su->s, TIME_NEVER);
     if (ack.generation == end->generation && ack.epoch == end->epoch && ack.crc == end->crc)
         return true;
-    error_setg(errp, "it acknowledged epoch %" PRIu64 " checksum %08x instead of %" PRIu64 ", %08x", ack.epoch,
-               ack.crc, end->epoch, end->crc);
+    error_setg(errp, "it acknowledged epoch %" PRIu64 " checksum %08x instead of %" PRIu64 ", %08x",
+               ack.epoch, ack.crc, end->epoch, end->crc);
     return false;
 }
 
@@ -498,11 +268,11 @@ void successor_pass_end(struct backup *b, const struct wire_end *end)
 
     if (!takes_epochs(b))
         return;
-    session_set_limit(b->successor->s, ANSWER_LIMIT);
+    session_set_limit(b->successor->s, SUCCESSOR_ANSWER_LIMIT);
     b->successor->passed =
         wire_send_end(b->successor->s->out, end, &err) && await_ack(b->successor, end, &err);
     if (err)
-        fail(b->successor, err);
+        successor_fail(b->successor, err);
 }
 
 /* The guest goes on, and here: a swap, or its own end, comes before the move. */
@@ -533,11 +303,11 @@ static bool send_rest(struct backup *b, struct successor *su, struct wire_end *e
     const void *devices;
     size_t size;
 
-    if (!send_feeds(su, true, errp) || !send_pages(su, errp))
+    if (!successor_send_last(su, errp))
         return false;
     devices = perdure_stream_memory(b->last_devices, &size);
     end->crc = crc32c(su->crc, devices, size);
-    session_set_limit(su->s, ANSWER_LIMIT);
+    session_set_limit(su->s, SUCCESSOR_ANSWER_LIMIT);
     perdure_stream_append(su->s->out, b->last_devices);
     return wire_send_end(su->s->out, end, errp) && await_ack(su, end, errp);
 }
@@ -555,20 +325,10 @@ static void complete(struct backup *b)
 
     su->holds = send_rest(b, su, &end, &err);
     if (!su->holds)
-        fail(su, err);
+        successor_fail(su, err);
     if (su->copies)
         replication_feeds_copy_end();
     su->copies = false;
-}
-
-static bool has_ended(struct successor *su)
-{
-    bool yes;
-
-    task_lock(&su->e->lock);
-    yes = su->ended;
-    task_unlock(&su->e->lock);
-    return yes;
 }
 
 /* The user at this side wants it. */
@@ -582,17 +342,6 @@ static bool take_wish(Engine *e, char to[256])
     memcpy(to, e->move_to, sizeof(e->move_to));
     task_unlock(&e->lock);
     return wished;
-}
-
-static Error *take_failure(struct successor *su)
-{
-    Error *err;
-
-    task_lock(&su->e->lock);
-    err = su->failure;
-    su->failure = NULL;
-    task_unlock(&su->e->lock);
-    return err;
 }
 
 void successor_step(struct backup *b)
@@ -650,9 +399,9 @@ static bool tell_to_succeed(struct backup *b, Error **errp)
     struct successor *su = b->successor;
     uint64_t id;
 
-    session_set_limit(su->s, ANSWER_LIMIT);
-    return wire_send(su->s->out, WIRE_SUCCEED, b->epoch, errp) && expect(su, WIRE_SUCCEEDED, &id, errp) &&
-           wire_done(su->s->in, errp);
+    session_set_limit(su->s, SUCCESSOR_ANSWER_LIMIT);
+    return wire_send(su->s->out, WIRE_SUCCEED, b->epoch, errp) &&
+           successor_expect(su, WIRE_SUCCEEDED, &id, errp) && wire_done(su->s->in, errp);
 }
 
 static void hand_over(struct backup *b)

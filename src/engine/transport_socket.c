@@ -21,8 +21,9 @@ struct transport_socket {
     struct transport t;
     char vm[64];
     struct task_mutex lock;
-    struct security *security;  /* of connections made here; NULL: as of those accepted */
-    struct security *listening; /* of those accepted: given when listening began; NULL: plain, and only within this host */
+    struct security *security; /* of connections made here; NULL: as of those accepted */
+    struct security *
+        listening; /* of those accepted: given when listening began; NULL: plain, and only within this host */
     struct security *all;
     Listener *listener;
     Doorman *doorman; /* made by the first accept */

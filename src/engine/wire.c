@@ -67,8 +67,8 @@ void wire_unexpected(VMStream *in, uint16_t type, const char *while_what)
 
 const char *wire_kind_name(enum wire_kind kind)
 {
-    static const char *const names[WIRE_KINDS] = {"main",     "heartbeat", "checking", "main",
-                                                  "urgent",   "new main",  "main",     "primary's"};
+    static const char *const names[WIRE_KINDS] = {"main",   "heartbeat", "checking", "main",
+                                                  "urgent", "new main",  "main",     "primary's"};
 
     return names[kind];
 }

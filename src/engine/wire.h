@@ -60,9 +60,9 @@ enum wire_kind {
     WIRE_KIND_MAIN, /* of a protection */
     WIRE_KIND_HEARTBEAT,
     WIRE_KIND_CHECK,
-    WIRE_KIND_MIGRATE, /* the main connection of a migration */
-    WIRE_KIND_URGENT,  /* beside it, in postcopy: pages that somebody waits for */
-    WIRE_KIND_RESUME,  /* the main connection once more, after a broken link in postcopy */
+    WIRE_KIND_MIGRATE,   /* the main connection of a migration */
+    WIRE_KIND_URGENT,    /* beside it, in postcopy: pages that somebody waits for */
+    WIRE_KIND_RESUME,    /* the main connection once more, after a broken link in postcopy */
     WIRE_KIND_SUCCESSOR, /* the main connection from a backup to its successor */
     WIRE_KIND_FOLLOW,    /* and from the primary to the same: later the main one */
     WIRE_KINDS

@@ -257,7 +257,8 @@ static void kill_primary_after(struct trio *w, int64_t ns)
     move(w, 1, 2);
     task_sleep_until(clock_now() + ns);
     kill_side(w, 0);
-    while (!__atomic_load_n(&w->side[1].promoted, __ATOMIC_ACQUIRE) && !__atomic_load_n(&w->side[2].promoted, __ATOMIC_ACQUIRE))
+    while (!__atomic_load_n(&w->side[1].promoted, __ATOMIC_ACQUIRE) &&
+           !__atomic_load_n(&w->side[2].promoted, __ATOMIC_ACQUIRE))
         task_sleep_until(clock_now() + NS_PER_MS);
     winner = &w->side[w->side[1].promoted ? 1 : 2];
     await(winner->e, ENGINE_UNPROTECTED, 0);
@@ -287,7 +288,8 @@ static void test_backup_dies(void **state)
         task_sleep_until(clock_now() + ms * NS_PER_MS);
         kill_side(w, 1);
         assert_goes_on(&w->side[0]);
-        while (engine_status(w->side[0].e, &s), s.state == ENGINE_ASKING || (s.state == ENGINE_PROTECTED && !strcmp(s.peer, "memory:b")))
+        while (engine_status(w->side[0].e, &s),
+               s.state == ENGINE_ASKING || (s.state == ENGINE_PROTECTED && !strcmp(s.peer, "memory:b")))
             task_sleep_until(clock_now() + NS_PER_MS);
         if (s.state == ENGINE_PROTECTED)
             assert_protected_by(w, 2);
