@@ -138,7 +138,7 @@ static void test_refusals(void **state)
 {
     (void)state;
     expect_refusal(NULL, 0x1234, WIRE_VERSION, "does not speak");
-    expect_refusal(NULL, WIRE_MAGIC, WIRE_VERSION + 1, "version 5 of the protocol, this build speaks 4");
+    expect_refusal(NULL, WIRE_MAGIC, WIRE_VERSION + 1, "version 6 of the protocol, this build speaks 5");
     expect_refusal(&hello, WIRE_MAGIC, WIRE_VERSION, "");
 }
 

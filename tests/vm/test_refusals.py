@@ -58,7 +58,6 @@ def test_standby_with_another_nic(pair):
 
 def test_standby_with_one_nic_too_many(pair):
     run_count(pair.a)
-    subprocess.run(["ip", "-n", pair.b.netns, "tuntap", "add", "tap1", "mode", "tap", "vnet_hdr"], check=True)
     backup = pair.b.standby(extra=["--net", "id=lan,tap=tap1"])
     refused_by(pair, "lan", "lan", backup)
 
@@ -261,7 +260,7 @@ def text(s):
     return struct.pack("<H", len(s)) + s.encode()
 
 
-def hello(vm="web", version=4, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB):
+def hello(vm="web", version=5, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB):
     return record(0x20, struct.pack("<IHB", magic, version, kind) + text(vm) + text(pair) + struct.pack("<QQQQQIB", 1, 7, timeout, 10**7, 10**6, 0, 1)
                   + text("manual") + struct.pack("<Q", ram) + text("") + struct.pack("<Q", 0))
 

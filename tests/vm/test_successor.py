@@ -11,6 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+from disklog import disk_options, judge, make_disk  # noqa: E402
 from scenario import CORPUS, CountClient, ask, assert_well, require, run_count, run_tests  # noqa: E402
 
 TAP1 = "id=net0,tap=tap1"
@@ -19,13 +20,14 @@ TAP1 = "id=net0,tap=tap1"
 class Three:
     """A protected guest: primary on a, backup on b, and a further standby beside it."""
 
-    def __init__(self, pair, *options, **guest):
+    def __init__(self, pair, *options, disks=0, **guest):
         self.pair, self.a, self.b = pair, pair.a, pair.b
         self.s = pair.neighbour(pair.b)
-        self.primary = run_count(pair.a, **guest)
-        self.backup = self.b.standby()
+        self.images = {host: [make_disk(os.path.join(host.dir, "disk%d.img" % i)) for i in range(disks)] for host in (self.a, self.b, self.s)}
+        self.primary = run_count(pair.a, extra=disk_options(self.images[self.a]), **guest)
+        self.backup = self.b.standby(disk_options(self.images[self.b]))
         self.a.protect(self.b, *options)
-        self.successor = self.s.standby(net=TAP1)
+        self.successor = self.s.standby(disk_options(self.images[self.s]), net=TAP1)
         self.before = assert_well(pair)
 
     def move(self, by, to, **how):
@@ -43,7 +45,7 @@ class Three:
 
 def there_and_back(pair, **guest):
     t = Three(pair, "--verify", "20", **guest)
-    client = CountClient(pair) if guest["kernel"] == "count" else None
+    client = CountClient(pair) if guest["kernel"] in ("count", "log") else None
     for _ in range(2):
         t.move(t.b, t.s)
         t.await_backup(t.s, t.successor)
@@ -59,16 +61,18 @@ def there_and_back(pair, **guest):
     if client:
         client.finish()
     assert_well(pair, t.before)
+    if t.images[t.s]:
+        judge(t.images[t.s], ask(pair, "status")["counter"])
 
 
 def corpus_case(kernel, cpus):
     def case(pair):
-        there_and_back(pair, kernel=kernel, cmdline=CORPUS[kernel], cpus=cpus)
+        there_and_back(pair, kernel=kernel, cmdline=CORPUS[kernel], cpus=cpus, disks=cpus if kernel == "log" else 0)
 
     return case
 
 
-for _kernel, _cpus in (("walk", 1), ("walk", 2), ("count", 2), ("irq", 1)):
+for _kernel, _cpus in (("walk", 1), ("walk", 2), ("count", 2), ("irq", 1), ("log", 1), ("log", 2)):
     globals()["test_%s_%d" % (_kernel, _cpus)] = corpus_case(_kernel, _cpus)
 
 
@@ -85,9 +89,9 @@ def test_stopped(pair):
 
 # --- a protected machine moves ---
 
-def test_protected_machine(pair):
+def protected_machine(pair, **guest):
     """To a third process; what was the backup is it again, and the source's process has ended."""
-    t = Three(pair)
+    t = Three(pair, **guest)
     client = CountClient(pair)
     t.a.perdure("migrate", pair.vm, "--to", t.s.address)
     require(t.primary.wait() == 0, "the source's process ended with", t.primary.popen.returncode)
@@ -99,6 +103,16 @@ def test_protected_machine(pair):
     t.b.wait_state("UNPROTECTED", process=t.backup)
     client.finish()
     assert_well(pair, t.before)
+    if t.images[t.b]:
+        judge(t.images[t.b], ask(pair, "status")["counter"])
+
+
+def test_protected_machine(pair):
+    protected_machine(pair)
+
+
+def test_protected_machine_with_disks(pair):
+    protected_machine(pair, kernel="log", disks=2)
 
 
 # --- who dies ---
@@ -106,7 +120,8 @@ def test_protected_machine(pair):
 def killed(pair, victim, seed):
     """At any moment of the move."""
     rng = random.Random(seed)
-    t = Three(pair, cmdline="dirty=16")
+    disks = seed % 2
+    t = Three(pair, cmdline="dirty=16", kernel="log" if disks else "count", disks=disks)
     client = CountClient(pair)
     t.move(t.a, t.s, check=False) if rng.random() < 0.3 else t.b.perdure("migrate-backup", pair.vm, "--to", t.s.address, "--no-wait")
     time.sleep(rng.random() * 0.5)
@@ -121,6 +136,8 @@ def killed(pair, victim, seed):
     client.finish()
     assert_well(pair, t.before)
     require(len(runs()) == 1, "not in one place", runs())
+    if disks:
+        judge(t.images[runs()[0]], ask(pair, "status")["counter"])
 
 
 def kill_case(victim, seed):
