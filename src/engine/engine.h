@@ -176,7 +176,7 @@ bool engine_move_backup(Engine *e, const char *to, Error **errp);
  * broken link is made anew by the source; what it holds cannot be had anywhere else. */
 bool engine_migrate(Engine *e, const struct engine_migrate_params *p, Error **errp);
 /* Primary, MIGRATING: the guest goes on here. force also ends the ASKING that follows a link that broke after the
- * permission to run was sent: as of engine_unprotect(). Waits until done. */
+ * permission to run was sent: as of engine_unprotect(). Waits until done. Also on a backup that moves: it stays. */
 bool engine_migrate_cancel(Engine *e, bool force, Error **errp);
 
 /* Any time: what the next migration begins with, unless its caller says otherwise; one that is under way goes by it at

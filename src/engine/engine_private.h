@@ -29,6 +29,7 @@ struct wishes {
     bool resume;   /* postcopy: the link is to be made anew, now */
     bool hold;     /* postcopy: not before that */
     bool move;     /* the backup is to move (move_to) */
+    bool stay;     /* and not any more */
 };
 
 struct Engine {

@@ -321,6 +321,26 @@ bool engine_move_backup(Engine *e, const char *to, Error **errp)
     return ok;
 }
 
+static bool moves_locked(const Engine *e)
+{
+    return e->role == ENGINE_BACKUP && e->migration.outcome == ENGINE_MIGRATION_ACTIVE &&
+           e->state == ENGINE_STANDBY;
+}
+
+/* It may be too late. */
+static bool stay_locked(Engine *e, Error **errp)
+{
+    e->wish.stay = true;
+    task_broadcast(&e->changed);
+    while (moves_locked(e) && e->session && !e->session_ended && !e->wish.quit)
+        task_wait(&e->changed, &e->lock);
+    e->wish.stay = false;
+    if (e->migration.outcome != ENGINE_MIGRATION_COMPLETED)
+        return true;
+    error_setg(errp, "the backup has moved already");
+    return false;
+}
+
 /* --- the others; lock held where the name says so --- */
 
 /* Not the one after it, which may begin before a request that waits has woken up. */
@@ -401,7 +421,9 @@ bool engine_migrate_cancel(Engine *e, bool force, Error **errp)
     if (e->role == ENGINE_PRIMARY && (e->state == ENGINE_POSTCOPY || e->state == ENGINE_POSTCOPY_PAUSED)) {
         error_setg(errp, "'%s' runs at the destination already, and part of its memory is there only", e->vm);
         ok = false;
-    } else if (e->role != ENGINE_PRIMARY || (e->state != ENGINE_MIGRATING && e->state != ENGINE_ASKING))
+    } else if (moves_locked(e))
+        ok = stay_locked(e, errp);
+    else if (e->role != ENGINE_PRIMARY || (e->state != ENGINE_MIGRATING && e->state != ENGINE_ASKING))
         ok = refuse_locked(e, "kept here", errp);
     else
         ok = end_session_locked(e, "migrate-cancel", force, errp);

@@ -149,16 +149,19 @@ bool successor_begin(struct backup *b, const char *to, bool asked, Error **errp)
     return true;
 }
 
+/* By the user, if he said so. */
 static void note_given_up(Engine *e)
 {
+    enum engine_migration_outcome outcome;
     bool under_way;
 
     task_lock(&e->lock);
+    outcome = e->wish.stay ? ENGINE_MIGRATION_CANCELLED : ENGINE_MIGRATION_FAILED;
     under_way =
         e->migration.outcome == ENGINE_MIGRATION_SETUP || e->migration.outcome == ENGINE_MIGRATION_ACTIVE;
     task_unlock(&e->lock);
     if (under_way)
-        note_outcome(e, ENGINE_MIGRATION_FAILED);
+        note_outcome(e, outcome);
 }
 
 void successor_stop(struct backup *b)
@@ -344,16 +347,34 @@ static bool take_wish(Engine *e, char to[256])
     return wished;
 }
 
-void successor_step(struct backup *b)
+static void begin_if_wished(struct backup *b)
 {
     char to[256];
     Error *err = NULL;
 
     if (take_wish(b->e, to) && !successor_begin(b, to, false, &err))
         give_up(b, err);
-    if (b->successor && has_ended(b->successor) && !b->successor->holds && !has_failed(b->successor))
+}
+
+static void fail_if_cancelled(struct backup *b)
+{
+    Error *err = NULL;
+
+    if (!engine_wishes(b->e).stay)
+        return;
+    error_setg(&err, "cancelled");
+    successor_fail(b->successor, err);
+}
+
+void successor_step(struct backup *b)
+{
+    begin_if_wished(b);
+    if (!b->successor || b->successor->told) /* then the primary decides */
+        return;
+    fail_if_cancelled(b);
+    if (has_ended(b->successor) && !b->successor->holds && !has_failed(b->successor))
         complete(b);
-    if (b->successor && has_failed(b->successor) && !b->successor->told)
+    if (has_failed(b->successor))
         give_up(b, take_failure(b->successor));
 }
 

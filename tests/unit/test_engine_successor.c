@@ -396,6 +396,36 @@ static void test_ends_on_the_way(void **state)
     assert_goes_on(&w->side[0]);
 }
 
+static void test_cancelled(void **state)
+{
+    struct trio *w = *state;
+    Error *err = NULL;
+
+    protect_by(w, 1);
+    assert_false(engine_migrate_cancel(w->side[1].e, false, &err)); /* nothing to be cancelled */
+    error_free(err);
+    for (int i = 0; i < 8; i++) {
+        enum engine_migration_outcome outcome;
+
+        err = NULL;
+        move(w, 1, 2);
+        task_sleep_until(clock_now() + i * NS_PER_MS);
+        if (engine_migrate_cancel(w->side[1].e, false, &err)) {
+            assert_protected_by(w, 1);
+            await(w->side[2].e, ENGINE_LISTENING, 0);
+            outcome = status_of(&w->side[1]).migration.outcome;
+            assert_true(outcome == ENGINE_MIGRATION_CANCELLED || outcome == ENGINE_MIGRATION_FAILED);
+            continue;
+        }
+        error_free(err);
+        await_outcome(&w->side[1], ENGINE_MIGRATION_COMPLETED);
+        assert_protected_by(w, 2);
+        move(w, 0, 1);
+        assert_protected_by(w, 1);
+        await_outcome(&w->side[0], ENGINE_MIGRATION_COMPLETED);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -410,6 +440,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refused, open_trio, close_trio),
         cmocka_unit_test_setup_teardown(test_primary_cannot_follow, open_trio, close_trio),
         cmocka_unit_test_setup_teardown(test_ends_on_the_way, open_trio, close_trio),
+        cmocka_unit_test_setup_teardown(test_cancelled, open_trio, close_trio),
     };
 
     world_register();
