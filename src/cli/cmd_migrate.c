@@ -14,7 +14,7 @@
 #define STANDBY_NS  (600 * NS_PER_S) /* all memory may have to be sent again */
 
 struct migrate_options {
-    char name[64], to[256], arbiter[1100], psk[1024], on_slow[16], compress[8];
+    char name[64], to[256], backup[256], arbiter[1100], psk[1024], on_slow[16], compress[8];
     int64_t downtime, deadline, max_bandwidth; /* negative, and on_slow "": as it was told before */
     int64_t timeout;
     bool insecure, no_wait, postcopy;
@@ -195,7 +195,9 @@ static bool wait_backup_moved(Client *c, Error **errp)
             return false;
         snprintf(status, sizeof(status), "%s", json_string_value(json_object_get(m, "status")));
     }
-    if (strcmp(status, "completed"))
+    if (!strcmp(status, "cancelled"))
+        error_setg(errp, "it was cancelled: the backup stays");
+    else if (strcmp(status, "completed"))
         error_setg(errp, "%s", json_string_value(json_object_get(m, "error-desc")));
     json_decref(m);
     return !strcmp(status, "completed");
@@ -211,32 +213,44 @@ static bool move_backup(Client *c, const char *to, json_t *more, bool wait, Erro
 static bool check_protected(const struct migrate_options *o, Error **errp)
 {
     bool more = o->postcopy || o->downtime >= 0 || o->deadline >= 0 || o->max_bandwidth >= 0 ||
-                o->on_slow[0] || o->no_wait || o->psk[0] || o->insecure;
+                o->on_slow[0] || o->no_wait || o->psk[0] || o->insecure || strcmp(o->arbiter, "manual") ||
+                strcmp(o->compress, "auto") || o->timeout != NS_PER_S;
 
     if (more)
-        error_setg(errp,
-                   "the machine is protected, and moves by its protection: --to is all that can be said (the "
-                   "key is the one of `protect`)");
+        error_setg(
+            errp,
+            "the machine is protected, and moves by its protection: --to and --backup are all that can be "
+            "said (the key is the one of `protect`)");
     return !more;
+}
+
+/* *ret_wait: the sync that may follow a swap goes on. */
+static bool is_standby(Client *c, bool *ret_wait, Error **errp)
+{
+    json_t *s = client_execute(c, "perdure-status", NULL, errp);
+    const char *state = json_string_value(json_object_get(s, "state"));
+    const char *role = json_string_value(json_object_get(s, "role"));
+    bool is = s && !strcmp(state, "STANDBY");
+
+    *ret_wait = s && !is && !strcmp(role, "backup") && strcmp(state, "ASKING");
+    if (s && !is && !*ret_wait)
+        error_setg(errp, "this side is %s, %s now, not the backup", role, state);
+    json_decref(s);
+    return is;
 }
 
 /* After a swap this side is the backup, a moment later. */
 static bool wait_standby(Client *c, Error **errp)
 {
     int64_t until = clock_now() + STANDBY_NS;
-    bool is = false;
+    bool wait = true, is = false;
 
-    while (!is && clock_now() < until) {
-        json_t *s = client_execute(c, "perdure-status", NULL, errp);
-
-        if (!s)
-            return false;
-        is = !strcmp(json_string_value(json_object_get(s, "state")), "STANDBY");
-        json_decref(s);
-        if (!is)
+    while (!is && wait && clock_now() < until) {
+        is = is_standby(c, &wait, errp);
+        if (wait)
             task_sleep_until(clock_now() + PROGRESS_NS / 5);
     }
-    if (!is)
+    if (!is && wait)
         error_setg(errp, "this side did not become the backup");
     return is;
 }
@@ -271,7 +285,8 @@ static bool migrate(const struct migrate_options *o, Error **errp)
     bool ok = false;
 
     if (s && state && !strcmp(state, "PROTECTED"))
-        ok = migrate_protected(c, o, json_string_value(json_object_get(s, "peer")), errp);
+        ok = migrate_protected(c, o, o->backup[0] ? o->backup : json_string_value(json_object_get(s, "peer")),
+                               errp);
     else if (s)
         ok = migrate_guest(c, o, errp);
     json_decref(s);
@@ -284,8 +299,9 @@ int cmd_migrate(int argc, char **argv)
     struct migrate_options o = {.arbiter = "manual", .compress = "auto", NOTHING_SAID, .timeout = NS_PER_S};
     const struct option_spec specs[] = {
         {"NAME", NULL, OPTION_STRING, o.name, sizeof(o.name), "the running machine"},
-        {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to),
-         "where perdure standby listens (required; of a protected machine all that can be said)"},
+        {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to), "where perdure standby listens (required)"},
+        {"backup", "ADDRESS", OPTION_STRING, o.backup, sizeof(o.backup),
+         "of a protected machine: where its backup listens, if that is not where it was protected to"},
         {"downtime", "TIME", OPTION_DURATION, &o.downtime, 0, "so long may the guest stand still (20ms)"},
         {"deadline", "TIME", OPTION_DURATION, &o.deadline, 0, "when all must be over (as long as it takes)"},
         {"max-bandwidth", "SIZE", OPTION_SIZE, &o.max_bandwidth, 0,

@@ -112,10 +112,13 @@ static void begin_session(struct greeting *gr)
         error_free(err);
         return;
     }
-    arbiter_free(arbiter);
     engine_reap_session(gr->e);
     channel_set_deadline(gr->ch, TIME_NEVER);
     s = session_new(gr->e, gr->ch, gr->ch->peer, &gr->hello, &err);
+    if (s)
+        s->arbiter = arbiter;
+    else
+        arbiter_free(arbiter);
     if (s)
         s->arrived.wanted = 1u << WIRE_KIND_HEARTBEAT | (unsigned)gr->hello.postcopy << WIRE_KIND_URGENT;
     if (s && wire_send(gr->out, WIRE_HELLO_OK, 0, &err))

@@ -150,13 +150,10 @@ static bool on_start(struct backup *b, Error **errp)
     return b->replicating && wire_send(b->s->out, WIRE_STARTED, 0, errp);
 }
 
-bool backup_become_standby(struct backup *b, const char *why, Error **errp)
+void backup_become_standby(struct backup *b, const char *why)
 {
-    if (!session_mark_disks(b->s, GUEST_DISKS_STANDBY, errp))
-        return false;
     engine_set_state(b->e, ENGINE_BACKUP, ENGINE_STANDBY, why);
     b->standby = true;
-    return true;
 }
 
 /* --- the end in order --- */

@@ -58,7 +58,7 @@ void backup_take_records(struct backup *b, Error **errp);
 /* The link's other connections. */
 bool backup_take_connections(struct backup *b, Error **errp);
 /* It may take over from here on. */
-bool backup_become_standby(struct backup *b, const char *why, Error **errp);
+void backup_become_standby(struct backup *b, const char *why);
 
 /* Handlers of records return false with errp set. */
 bool intake_open(struct backup *b, Error **errp);

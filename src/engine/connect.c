@@ -29,7 +29,7 @@ struct session *session_connect(Engine *e, const char *to, const struct wire_hel
 {
     struct session *s = session_dial(e, to, hello, SESSION_CONNECT_LIMIT, errp);
 
-    if (!s || session_introduce(s, errp))
+    if (!s || ((s->arbiter = arbiter_new(hello->arbiter, errp)) && session_introduce(s, errp)))
         return s;
     session_free(s);
     return NULL;

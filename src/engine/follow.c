@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define SUCCEED_LIMIT (5 * NS_PER_S)
+#define GRACE         (100 * NS_PER_MS) /* the old backup has spoken: the successor may be about to */
+#define LOOK          NS_PER_MS
 
 /* Of what this side's user asked for. */
 static void note_outcome(struct primary *p, enum engine_migration_outcome outcome)
@@ -46,13 +48,20 @@ static bool hear_not_moved(struct primary *p, Error **errp)
     return true;
 }
 
+/* Nobody asked it to move. */
+static bool hear_out_of_turn(Error **errp)
+{
+    error_setg(errp, "the backup says out of turn what becomes of its move");
+    return false;
+}
+
 static bool hear_moved(struct primary *p, Error **errp)
 {
     char to[WIRE_TEXT_MAX];
 
     if (!wire_get_text(p->s->in, to, errp))
         return false;
-    if (to[0] && strlen(to) < sizeof(p->moved_to) && !p->moved_to[0]) {
+    if (to[0] && strlen(to) < sizeof(p->moved_to) && !p->moved_to[0] && p->epoch > 1) {
         snprintf(p->moved_to, sizeof(p->moved_to), "%s", to);
         return true;
     }
@@ -67,7 +76,9 @@ bool follow_expect_ack(struct primary *p, uint64_t *epoch, Error **errp)
     while (wire_next(p->s->in, &type, epoch, errp)) {
         if (type != WIRE_MOVED && type != WIRE_NOT_MOVED)
             return primary_take(p, type, WIRE_ACK, errp);
-        if (type == WIRE_MOVED ? !hear_moved(p, errp) : !hear_not_moved(p, errp))
+        if (type == WIRE_MOVED ? !hear_moved(p, errp)
+            : p->asked_to_move ? !hear_not_moved(p, errp)
+                               : !hear_out_of_turn(errp))
             return false;
     }
     return false;
@@ -96,12 +107,23 @@ static bool stay(struct primary *p, Error *err, Error **errp)
     return ok;
 }
 
+/* Somebody has something to say, or the time is up. */
+static void wait_for_word(struct primary *p, struct session *t)
+{
+    int64_t until = clock_now() + SUCCEED_LIMIT;
+
+    while (!vmstream_has_begun(t->in) && !vmstream_has_begun(p->s->in) && clock_now() < until &&
+           !engine_wishes(p->e).quit)
+        task_sleep_until(clock_now() + LOOK);
+}
+
 static bool hear_successor(struct primary *p, struct session *t, Error **errp)
 {
     uint16_t type;
     uint64_t epoch;
 
-    session_set_limit(t, SUCCEED_LIMIT);
+    wait_for_word(p, t);
+    session_set_limit(t, vmstream_has_begun(t->in) ? SUCCEED_LIMIT : GRACE);
     if (!wire_next(t->in, &type, &epoch, errp) ||
         (type != WIRE_SUCCEEDED && !session_greeted(t->in, type, WIRE_SUCCEEDED, errp)) ||
         !wire_done(t->in, errp))
@@ -139,6 +161,8 @@ static struct session *exchange(struct primary *p, struct session *t)
     Engine *e = p->e;
     struct session *old = p->s;
 
+    t->arbiter = old->arbiter;
+    old->arbiter = NULL;
     t->swapped = old->swapped;
     t->last_ack = old->last_ack;
     task_lock(&e->lock);
@@ -162,15 +186,28 @@ static void take(struct primary *p, struct session *t)
     error_free(err);
     link_down(&old->link, "the backup has moved");
     session_free(old);
-    session_try_mark_disks(t, GUEST_DISKS_PRIMARY); /* with the new peer */
+    p->handover = false; /* the old backup's user wanted it */
+    session_try_mark_disks(t, GUEST_DISKS_PRIMARY);
     note_outcome(p, ENGINE_MIGRATION_COMPLETED);
     engine_event(p->e, "MIGRATION", "the backup has moved to %s", t->peer);
+}
+
+/* Should this host lose power now, either of them may have gone on. */
+static void mark_both(struct primary *p, struct session *t)
+{
+    char there[sizeof(t->peer)];
+
+    memcpy(there, t->peer, sizeof(there));
+    snprintf(t->peer, sizeof(t->peer), "%.120s or %.120s", there, p->s->peer);
+    session_try_mark_disks(t, GUEST_DISKS_PRIMARY);
+    memcpy(t->peer, there, sizeof(there));
 }
 
 static bool let_go(struct primary *p, struct session *t, Error **errp)
 {
     Error *err = NULL;
 
+    mark_both(p, t);
     if (!wire_send(p->s->out, WIRE_LET_GO, 0, errp)) {
         session_free(t);
         return false;
@@ -193,13 +230,6 @@ static bool follow(struct primary *p, Error **errp)
     return ok;
 }
 
-void follow_end(struct primary *p)
-{
-    note_outcome(p, ENGINE_MIGRATION_FAILED);
-}
-
-/* --- between epochs --- */
-
 /* The user at this side wants it. */
 static bool take_wish(struct primary *p, char to[256])
 {
@@ -218,11 +248,26 @@ static bool take_wish(struct primary *p, char to[256])
     return wished;
 }
 
+void follow_end(struct primary *p)
+{
+    char to[256];
+
+    take_wish(p, to);
+    if (p->asked_to_move) {
+        task_lock(&p->e->lock);
+        snprintf(p->e->last_error, sizeof(p->e->last_error), "protection ended before the backup had moved");
+        task_unlock(&p->e->lock);
+    }
+    note_outcome(p, ENGINE_MIGRATION_FAILED);
+}
+
+/* --- between epochs --- */
+
 bool follow_step(struct primary *p, Error **errp)
 {
     char to[256];
 
-    if (take_wish(p, to) && !wire_send_text(p->s->out, WIRE_MOVE, to, errp))
+    if (p->moved_to[0] && !follow(p, errp))
         return false;
-    return !p->moved_to[0] || follow(p, errp);
+    return !take_wish(p, to) || wire_send_text(p->s->out, WIRE_MOVE, to, errp);
 }

@@ -298,12 +298,12 @@ static void count(struct backup *b, const struct wire_end *end)
 /* From here on the epoch counts: the ack may fail, the application may not. */
 static bool accept_first(struct backup *b, const struct wire_end *end, Error **errp)
 {
-    if (!prove_first(b, end, errp))
+    if (!prove_first(b, end, errp) || !session_mark_disks(b->s, GUEST_DISKS_STANDBY, errp))
         return false;
     if (backup_is_successor(b))
-        succeed_await(b); /* and is no standby before that */
-    else if (!backup_become_standby(b, "the first epoch is loaded and compared", errp))
-        return false;
+        succeed_await(b); /* and does not take over before that */
+    else
+        backup_become_standby(b, "the first epoch is loaded and compared");
     count(b, end);
     return send_ack(b, end, end->crc, errp);
 }

@@ -147,7 +147,7 @@ void backup_drop(struct backup *b, bool superseded, const char *why)
     err = NULL;
     b->replicating = false;
     /* What lacks acknowledged epochs keeps the record that names their journal. */
-    if (superseded && settled && (b->standby || b->loaded))
+    if (superseded && settled && (b->epoch || b->loaded))
         session_try_mark_disks(b->s, GUEST_DISKS_SUPERSEDED);
     if (g && e->guest_is_made) {
         e->owner.factory->destroy(e->owner.factory, g);

@@ -35,7 +35,7 @@ struct session *session_new(Engine *e, Channel *ch, const char *peer, const stru
     snprintf(s->peer, sizeof(s->peer), "%s", peer);
     link_init(&s->link, hello->timeout_ns, engine_wake, e);
     s->arrived.number = hello->session;
-    if (set_main(s, ch, errp) && (s->arbiter = arbiter_new(hello->arbiter, errp)))
+    if (set_main(s, ch, errp))
         return s;
     session_free(s);
     return NULL;

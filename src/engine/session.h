@@ -51,7 +51,7 @@ struct session {
     int64_t last_ack; /* when the last epoch was acknowledged; 0: never */
 };
 
-/* Over ch, which is taken; it is the main connection. */
+/* Over ch, which is taken; it is the main connection. Its arbiter is the caller's to make. */
 struct session *session_new(Engine *e, Channel *ch, const char *peer, const struct wire_hello *hello,
                             Error **errp);
 void session_free(struct session *s);

@@ -34,10 +34,13 @@ static void set_peer(struct backup *b, const char *peer)
 static bool change_links(struct backup *b, Channel *primary, Error **errp)
 {
     wire_send(b->s->out, WIRE_SUCCEEDED, b->epoch, NULL);
+    session_linger(b->s); /* until it has read that */
     set_peer(b, primary->peer);
     link_down(&b->s->link, "the backup has handed over to this one");
-    return session_relink(b->s, primary, errp) && backup_take_connections(b, errp) &&
-           wire_send(b->s->out, WIRE_SUCCEEDED, b->epoch, errp);
+    if (!session_relink(b->s, primary, errp) || !backup_take_connections(b, errp))
+        return false;
+    want(b, 0);
+    return wire_send(b->s->out, WIRE_SUCCEEDED, b->epoch, errp);
 }
 
 bool succeed(struct backup *b, uint64_t epoch, Error **errp)
@@ -54,9 +57,6 @@ bool succeed(struct backup *b, uint64_t epoch, Error **errp)
     if (!primary)
         return false;
     b->s->hello.kind = WIRE_KIND_MAIN;
-    if (!backup_become_standby(b, "the backup before has handed over", errp)) {
-        channel_close(primary);
-        return false;
-    }
+    backup_become_standby(b, "the backup before has handed over");
     return change_links(b, primary, errp);
 }

@@ -98,7 +98,7 @@ static void note_begin(Engine *e)
     task_unlock(&e->lock);
 }
 
-static void note_outcome(Engine *e, enum engine_migration_outcome outcome)
+static void note_outcome(Engine *e, enum engine_migration_outcome outcome, const char *why)
 {
     task_lock(&e->lock);
     e->migration.outcome = outcome;
@@ -106,6 +106,24 @@ static void note_outcome(Engine *e, enum engine_migration_outcome outcome)
     e->migration.bytes_left = outcome == ENGINE_MIGRATION_COMPLETED ? 0 : e->migration.bytes_left;
     task_broadcast(&e->changed);
     task_unlock(&e->lock);
+    engine_event(e, "MIGRATION", "%s", why);
+}
+
+/* By the user, if he said so. It may be told to move again as soon as this is known. */
+static void note_given_up(Engine *e, const char *why)
+{
+    enum engine_migration_outcome outcome;
+    bool under_way;
+
+    task_lock(&e->lock);
+    outcome = e->wish.stay ? ENGINE_MIGRATION_CANCELLED : ENGINE_MIGRATION_FAILED;
+    under_way =
+        e->migration.outcome == ENGINE_MIGRATION_SETUP || e->migration.outcome == ENGINE_MIGRATION_ACTIVE;
+    if (under_way)
+        snprintf(e->last_error, sizeof(e->last_error), "%s", why);
+    task_unlock(&e->lock);
+    if (under_way)
+        note_outcome(e, outcome, why);
 }
 
 /* The last one, which may still have been connecting when it was given up. */
@@ -140,66 +158,62 @@ bool successor_begin(struct backup *b, const char *to, bool asked, Error **errp)
     if (!su)
         return false;
     note_begin(b->e);
+    su->until = TIME_NEVER;
     su->task = task_start("successor", successor_run, su, errp);
-    if (!su->task) {
-        free_successor(su);
-        return false;
+    if (su->task) {
+        b->successor = su;
+        return true;
     }
-    b->successor = su;
-    return true;
+    free_successor(su);
+    note_given_up(b->e, "no task could be started");
+    return false;
 }
 
-/* By the user, if he said so. */
-static void note_given_up(Engine *e)
+/* While it is being connected to its task cannot be ended: it ends by itself, and touches nothing. */
+static bool leave(Engine *e, struct successor *su)
 {
-    enum engine_migration_outcome outcome;
-    bool under_way;
+    struct session *s;
+    bool connects;
 
     task_lock(&e->lock);
-    outcome = e->wish.stay ? ENGINE_MIGRATION_CANCELLED : ENGINE_MIGRATION_FAILED;
-    under_way =
-        e->migration.outcome == ENGINE_MIGRATION_SETUP || e->migration.outcome == ENGINE_MIGRATION_ACTIVE;
+    s = su->s;
+    su->cancelled = true;
+    connects = !su->reached && !su->ended;
+    if (connects)
+        e->leaving = su;
     task_unlock(&e->lock);
-    if (under_way)
-        note_outcome(e, outcome);
+    if (s)
+        link_down(&s->link, "the backup does not move");
+    return connects;
+}
+
+static void stop(struct backup *b)
+{
+    struct successor *su = b->successor;
+
+    b->successor = NULL;
+    if (su && !leave(b->e, su))
+        free_successor(su);
 }
 
 void successor_stop(struct backup *b)
 {
-    struct successor *su = b->successor;
-    bool waits;
-
-    if (!su)
+    if (!b->successor)
         return;
-    b->successor = NULL;
-    note_given_up(b->e);
-    task_lock(&b->e->lock);
-    su->cancelled = true;
-    waits = !su->s && !su->ended;
-    if (waits)
-        b->e->leaving = su;
-    task_unlock(&b->e->lock);
-    if (waits)
-        return;
-    if (su->s)
-        link_down(&su->s->link, "the backup does not move");
-    free_successor(su);
+    stop(b);
+    note_given_up(b->e, "protection ended before the backup had moved");
 }
 
-/* It stays where it is, and may be told to move again as soon as the last step here is done. Takes err. */
+/* It stays where it is. Takes err. */
 static void give_up(struct backup *b, Error *err)
 {
-    bool asked = b->successor && b->successor->asked;
-
     error_prepend(&err, "the backup does not move: ");
     engine_note_error(b->e, err);
-    if (asked)
+    if (b->successor && b->successor->asked)
         snprintf(b->not_moved, sizeof(b->not_moved), "%s", error_get_pretty(err));
+    stop(b);
+    note_given_up(b->e, error_get_pretty(err));
     error_free(err);
-    if (b->successor)
-        successor_stop(b);
-    else
-        note_given_up(b->e);
 }
 
 /* --- epochs --- */
@@ -278,10 +292,10 @@ void successor_pass_end(struct backup *b, const struct wire_end *end)
         successor_fail(b->successor, err);
 }
 
-/* The guest goes on, and here: a swap, or its own end, comes before the move. */
+/* The guest goes on, and there: a swap, or its own end, comes before the move. */
 static bool may_move_now(const struct backup *b)
 {
-    return !b->last_was_swap && b->last_request != GUEST_REQUEST_POWEROFF &&
+    return !b->last_was_swap && !engine_wishes(b->e).handover && b->last_request != GUEST_REQUEST_POWEROFF &&
            b->last_request != GUEST_REQUEST_PANIC;
 }
 
@@ -306,11 +320,13 @@ static bool send_rest(struct backup *b, struct successor *su, struct wire_end *e
     const void *devices;
     size_t size;
 
-    if (!successor_send_last(su, errp))
+    int64_t until = clock_now() + successor_last_round(su);
+
+    if (!successor_send_last(su, &b->s->link, until, errp))
         return false;
     devices = perdure_stream_memory(b->last_devices, &size);
     end->crc = crc32c(su->crc, devices, size);
-    session_set_limit(su->s, SUCCESSOR_ANSWER_LIMIT);
+    channel_set_deadline(su->s->link.main, until);
     perdure_stream_append(su->s->out, b->last_devices);
     return wire_send_end(su->s->out, end, errp) && await_ack(su, end, errp);
 }
@@ -347,12 +363,13 @@ static bool take_wish(Engine *e, char to[256])
     return wished;
 }
 
+/* The primary may have been faster: then that is the move. */
 static void begin_if_wished(struct backup *b)
 {
     char to[256];
     Error *err = NULL;
 
-    if (take_wish(b->e, to) && !successor_begin(b, to, false, &err))
+    if (take_wish(b->e, to) && !b->successor && !successor_begin(b, to, false, &err))
         give_up(b, err);
 }
 
@@ -372,7 +389,7 @@ void successor_step(struct backup *b)
     if (!b->successor || b->successor->told) /* then the primary decides */
         return;
     fail_if_cancelled(b);
-    if (has_ended(b->successor) && !b->successor->holds && !has_failed(b->successor))
+    if (has_ended(b->successor) && !b->successor->holds && !has_failed(b->successor) && may_move_now(b))
         complete(b);
     if (has_failed(b->successor))
         give_up(b, take_failure(b->successor));
@@ -415,33 +432,53 @@ static bool refuse_to_go(struct backup *b, Error **errp)
     return ok;
 }
 
-static bool tell_to_succeed(struct backup *b, Error **errp)
+/* What the successor made of its right. */
+enum succession { SUCCESSION_TAKEN, SUCCESSION_REFUSED, SUCCESSION_UNKNOWN };
+
+static enum succession pass_right_on(struct successor *su, uint64_t epoch, Error **errp)
 {
-    struct successor *su = b->successor;
+    uint16_t type;
     uint64_t id;
 
     session_set_limit(su->s, SUCCESSOR_ANSWER_LIMIT);
-    return wire_send(su->s->out, WIRE_SUCCEED, b->epoch, errp) &&
-           successor_expect(su, WIRE_SUCCEEDED, &id, errp) && wire_done(su->s->in, errp);
+    if (!wire_send(su->s->out, WIRE_SUCCEED, epoch, errp) || !wire_next(su->s->in, &type, &id, errp))
+        return SUCCESSION_UNKNOWN;
+    if (type == WIRE_SUCCEEDED && wire_done(su->s->in, errp))
+        return SUCCESSION_TAKEN;
+    if (type != WIRE_SUCCEEDED)
+        session_greeted(su->s->in, type, WIRE_SUCCEEDED, errp);
+    return type == WIRE_FAIL ? SUCCESSION_REFUSED
+                             : SUCCESSION_UNKNOWN; /* and will never claim: as of any backup */
 }
 
-static void hand_over(struct backup *b)
+/* Never claims from here on, and its disks say so, whether anybody hears it or not. */
+static void step_back(struct backup *b, bool moved, Error *err)
+{
+    b->end = SESSION_GOODBYE;
+    b->moved = moved;
+    session_mark_closing(b->s);
+    session_try_mark_disks(b->s, GUEST_DISKS_SUPERSEDED);
+    wire_send(b->s->out, WIRE_SUCCEEDED, b->epoch, NULL); /* that is: this side is none any more */
+    if (!moved) {
+        error_prepend(&err, "the successor was told to be the backup, and did not answer: ");
+        engine_note_error(b->e, err);
+    }
+    note_outcome(b->e, moved ? ENGINE_MIGRATION_COMPLETED : ENGINE_MIGRATION_FAILED,
+                 moved ? "the backup has moved" : error_get_pretty(err));
+    error_free(err);
+}
+
+static bool hand_over(struct backup *b, Error **errp)
 {
     Error *err = NULL;
+    enum succession how = pass_right_on(b->successor, b->epoch, &err);
 
-    b->end = SESSION_GOODBYE; /* never claims from here on, whether it is heard or not */
-    session_mark_closing(b->s);
-    b->moved = tell_to_succeed(b, &err);
-    wire_send(b->s->out, WIRE_SUCCEEDED, b->epoch, NULL); /* that is: this side is none any more */
-    if (b->moved) {
-        note_outcome(b->e, ENGINE_MIGRATION_COMPLETED);
-        engine_event(b->e, "PERDURE_GOODBYE", "the backup has moved to %s", b->successor->to);
-        return;
+    if (how == SUCCESSION_REFUSED) {
+        successor_fail(b->successor, err);
+        return refuse_to_go(b, errp);
     }
-    error_prepend(&err, "the successor was told to be the backup, and did not answer: ");
-    engine_note_error(b->e, err);
-    error_free(err);
-    note_outcome(b->e, ENGINE_MIGRATION_FAILED);
+    step_back(b, how == SUCCESSION_TAKEN, err);
+    return true;
 }
 
 bool successor_on_let_go(struct backup *b, Error **errp)
@@ -457,8 +494,7 @@ bool successor_on_let_go(struct backup *b, Error **errp)
     if (!takes_epochs(b) || !su->told || link_is_down(&su->s->link) ||
         !perdure_stream_flush(su->s->out, NULL))
         return refuse_to_go(b, errp);
-    hand_over(b);
-    return true;
+    return hand_over(b, errp);
 }
 
 bool successor_on_stay(struct backup *b, Error **errp)

@@ -22,6 +22,7 @@ struct successor {
 
     /* under the engine's lock */
     struct session *s; /* NULL: not reached yet */
+    bool reached;      /* all of the link: link_down() ends whatever waits on it */
     bool cancelled;
     bool ended; /* the task: all but the last round is there, or failure says why not */
     Error *failure;
@@ -35,6 +36,8 @@ struct successor {
     VMStream *batch;
     bool copies; /* the replicating components */
     uint32_t crc;
+    int64_t until;     /* of the last round; TIME_NEVER: a round before that */
+    struct link *home; /* of the last round: to the primary */
 
     /* the session's */
     bool holds;  /* all of the last epoch, and is told of the next */
@@ -49,7 +52,10 @@ void successor_fail(struct successor *su, Error *err);
 
 /* The task's function: connects, and sends all but what is left for the last round. */
 void successor_run(void *successor);
-/* The last round, when the task has ended: what the components and RAM still have of the last epoch. */
-bool successor_send_last(struct successor *su, Error **errp);
+/* How long the last one may take: the primary's output waits. */
+int64_t successor_last_round(const struct successor *su);
+/* The last round, when the task has ended: what the components and RAM still have of the last epoch. Until then, and as long as the
+ * primary's link is up. */
+bool successor_send_last(struct successor *su, struct link *home, int64_t until, Error **errp);
 
 #endif

@@ -10,10 +10,11 @@
 
 #include <string.h>
 
-#define CONFIG_LIMIT (60 * NS_PER_S)
-#define BATCH_BYTES  (1u << 20)
-#define ROUNDS_MAX   30
-#define FEW_PAGES    512
+#define PATIENCE        (60 * NS_PER_S) /* nobody waits for it */
+#define BATCH_BYTES     (1u << 20)
+#define SLOW_ROUNDS_MAX 10 /* that left hardly less than the one before */
+#define FEW_PAGES       512
+#define LAST_ROUND_MIN  NS_PER_S
 
 static bool is_cancelled(struct successor *su)
 {
@@ -74,22 +75,43 @@ static bool dial(struct successor *su, Error **errp)
     return !cancelled;
 }
 
-static bool introduce(struct successor *su, Error **errp)
+/* False: given up meanwhile, and the guest is not ours to look at any more. */
+static bool note_reached(struct successor *su, Error **errp)
 {
-    struct session *s = su->s;
-    struct engine_migration *m = &su->e->migration;
-
-    if (!session_introduce(s, errp) || !session_connect_others(s, errp))
-        return false;
-    session_set_limit(s, CONFIG_LIMIT);
-    if (!session_send_config(s->in, s->out, su->guest, errp))
-        return false;
-    session_set_limit(s, TIME_NEVER);
     task_lock(&su->e->lock);
-    m->outcome = ENGINE_MIGRATION_ACTIVE;
+    su->reached = !su->cancelled;
+    task_unlock(&su->e->lock);
+    if (!su->reached)
+        error_setg(errp, "given up");
+    return su->reached;
+}
+
+static void note_accepted(struct successor *su)
+{
+    task_lock(&su->e->lock);
+    if (!su->cancelled)
+        su->e->migration.outcome = ENGINE_MIGRATION_ACTIVE;
     task_broadcast(&su->e->changed);
     task_unlock(&su->e->lock);
     engine_event(su->e, "MIGRATION", "the backup moves to %s", su->to);
+}
+
+static bool introduce(struct successor *su, Error **errp)
+{
+    struct session *s = su->s;
+
+    return session_introduce(s, errp) && session_connect_others(s, errp) && note_reached(su, errp);
+}
+
+static bool configure(struct successor *su, Error **errp)
+{
+    struct session *s = su->s;
+
+    session_set_limit(s, PATIENCE);
+    if (!session_send_config(s->in, s->out, su->guest, errp))
+        return false;
+    session_set_limit(s, TIME_NEVER);
+    note_accepted(su);
     return true;
 }
 
@@ -97,12 +119,23 @@ static bool start(struct successor *su, Error **errp)
 {
     uint64_t id;
 
-    session_set_limit(su->s, SUCCESSOR_ANSWER_LIMIT);
+    session_set_limit(su->s, PATIENCE);
     if (!wire_send(su->s->out, WIRE_START, 0, errp) || !successor_expect(su, WIRE_STARTED, &id, errp) ||
         !wire_done(su->s->in, errp))
         return false;
     su->copies = replication_feeds_copy_begin(errp);
     return su->copies;
+}
+
+/* A successor that cannot go on says why; what is written to it then is lost. */
+static bool hear(struct successor *su, Error **errp)
+{
+    uint16_t type;
+    uint64_t id;
+
+    if (!vmstream_has_begun(su->s->in))
+        return true;
+    return wire_next(su->s->in, &type, &id, errp) && session_greeted(su->s->in, type, WIRE_FAIL, errp);
 }
 
 /* What is in batch; it counts for the first epoch's checksum. */
@@ -116,16 +149,21 @@ static bool ship(struct successor *su, bool counts, Error **errp)
     frames = perdure_stream_memory(su->batch, &size);
     if (counts)
         su->crc = crc32c(su->crc, frames, size);
-    session_set_limit(su->s, SUCCESSOR_ANSWER_LIMIT);
+    channel_set_deadline(su->s->link.main, su->until < TIME_NEVER ? su->until : clock_now() + PATIENCE);
     perdure_stream_append(su->s->out, su->batch);
     return !perdure_stream_error(su->s->out, errp);
 }
 
 static bool may_go_on(struct successor *su, Error **errp)
 {
-    if (!is_cancelled(su))
-        return true;
-    error_setg(errp, "given up");
+    if (is_cancelled(su))
+        error_setg(errp, "given up");
+    else if (su->home && (link_is_down(su->home) || engine_wishes(su->e).quit))
+        error_setg(errp, "protection ends");
+    else if (clock_now() > su->until)
+        error_setg(errp, "the link to it is too slow for what the guest changes");
+    else
+        return hear(su, errp);
     return false;
 }
 
@@ -197,19 +235,58 @@ static uint64_t left_now(struct successor *su)
     return pages + replication_feeds_copy_left() / GUEST_PAGE_SIZE;
 }
 
+/* Of the link, in this round; the last one must not hold the primary's output for long. */
+static bool is_little(struct successor *su, uint64_t left, uint64_t bytes, int64_t took)
+{
+    double rate = took > 0 ? (double)bytes / (double)took : 0; /* per ns */
+
+    return left <= FEW_PAGES || (double)left * GUEST_PAGE_SIZE < rate * (double)successor_last_round(su) / 4;
+}
+
+static bool send_round(struct successor *su, uint64_t *ret_left, bool *ret_little, Error **errp)
+{
+    uint64_t before = perdure_stream_bytes(su->s->out);
+    int64_t began = clock_now();
+
+    if (!send_feeds(su, false, errp) || !send_pages(su, errp))
+        return false;
+    *ret_left = left_now(su);
+    *ret_little = is_little(su, *ret_left, perdure_stream_bytes(su->s->out) - before, clock_now() - began);
+    return true;
+}
+
 static bool catch_up(struct successor *su, Error **errp)
 {
     uint64_t before = UINT64_MAX, left;
+    bool little = false;
+    int slow = 0;
 
-    for (int round = 0; round < ROUNDS_MAX; round++) {
-        if (!send_feeds(su, false, errp) || !send_pages(su, errp))
+    while (slow < SLOW_ROUNDS_MAX) {
+        if (!send_round(su, &left, &little, errp))
             return false;
-        left = left_now(su);
-        if (left <= FEW_PAGES || left > before - before / 4)
-            break;
+        if (little)
+            return true;
+        slow += left > before - before / 4;
         before = left;
     }
-    return true;
+    error_setg(errp, "the guest changes its memory faster than the link to %s carries it", su->to);
+    return false;
+}
+
+/* A link that broke under a write may still hold what the successor said before. */
+static void let_it_explain(struct successor *su, Error **errp)
+{
+    Error *said = NULL;
+
+    if (!su->s)
+        return;
+    session_set_limit(su->s, 0);
+    if (!hear(su, &said) && !perdure_stream_error(su->s->in, NULL)) {
+        error_free(*errp);
+        *errp = said;
+        return;
+    }
+    error_free(said);
 }
 
 void successor_run(void *successor)
@@ -217,15 +294,25 @@ void successor_run(void *successor)
     struct successor *su = successor;
     Error *err = NULL;
 
-    if (!dial(su, &err) || !introduce(su, &err) || !start(su, &err) || !catch_up(su, &err))
+    if (!dial(su, &err) || !introduce(su, &err) || !configure(su, &err) || !start(su, &err) ||
+        !catch_up(su, &err)) {
+        let_it_explain(su, &err);
         successor_fail(su, err);
+    }
     task_lock(&su->e->lock);
     su->ended = true;
     task_broadcast(&su->e->changed);
     task_unlock(&su->e->lock);
 }
 
-bool successor_send_last(struct successor *su, Error **errp)
+int64_t successor_last_round(const struct successor *su)
 {
+    return su->hello.timeout_ns > LAST_ROUND_MIN ? su->hello.timeout_ns : LAST_ROUND_MIN;
+}
+
+bool successor_send_last(struct successor *su, struct link *home, int64_t until, Error **errp)
+{
+    su->home = home;
+    su->until = until;
     return send_feeds(su, true, errp) && send_pages(su, errp);
 }

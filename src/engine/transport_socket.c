@@ -21,7 +21,7 @@ struct transport_socket {
     struct transport t;
     char vm[64];
     struct task_mutex lock;
-    struct security *security; /* of connections made here; NULL: as of those accepted */
+    struct security *security; /* of connections made here; NULL: with the key of those accepted */
     struct security *
         listening; /* of those accepted: given when listening began; NULL: plain, and only within this host */
     struct security *all;
@@ -41,10 +41,24 @@ static struct security security_of(struct transport_socket *ts, struct security 
     return sec;
 }
 
+/* Nothing said: with the key of those who come, which is the pair's. */
+static struct security outgoing(struct transport_socket *ts)
+{
+    struct security sec = {0};
+
+    task_lock(&ts->lock);
+    if (ts->security)
+        sec = *ts->security;
+    else if (ts->listening)
+        sec.psk = ts->listening->psk;
+    task_unlock(&ts->lock);
+    return sec;
+}
+
 static Channel *socket_connect(struct transport *t, const char *address, int64_t deadline, Error **errp)
 {
     struct transport_socket *ts = t->opaque;
-    struct security sec = security_of(ts, ts->security ? &ts->security : &ts->listening);
+    struct security sec = outgoing(ts);
     Channel *ch;
 
     if (!sec.psk && !sec.insecure && !channel_address_is_local(address)) {
