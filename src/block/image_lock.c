@@ -13,6 +13,9 @@
 #define RESIZES (1u << 3)
 #define BITS    4
 
+/* Whoever has an image forbids this to others. */
+#define FORBIDS (WRITES | RESIZES)
+
 static struct flock byte_at(short type, unsigned base, unsigned bit)
 {
     return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = base + bit, .l_len = 1};
@@ -31,6 +34,16 @@ static int take(int fd, unsigned base, unsigned bits)
     return 0;
 }
 
+static void give_back(int fd, unsigned base, unsigned bits)
+{
+    for (unsigned i = 0; i < BITS; i++) {
+        struct flock fl = byte_at(F_UNLCK, base, i);
+
+        if (bits >> i & 1)
+            fcntl(fd, F_OFD_SETLK, &fl);
+    }
+}
+
 /* Would somebody else's lock refuse an exclusive one? Our own do not count. 0, EAGAIN or another errno. */
 static int look(int fd, unsigned base, unsigned bits)
 {
@@ -47,23 +60,30 @@ static int look(int fd, unsigned base, unsigned bits)
     return 0;
 }
 
-static int lock(int fd, unsigned does, unsigned forbids)
+static int take_both(int fd, unsigned does, unsigned forbids)
 {
     int error = take(fd, DOES_BASE, does);
 
-    if (!error)
-        error = take(fd, FORBIDS_BASE, forbids);
+    return error ? error : take(fd, FORBIDS_BASE, forbids);
+}
+
+static void give_back_both(int fd, unsigned does, unsigned forbids)
+{
+    give_back(fd, DOES_BASE, does);
+    give_back(fd, FORBIDS_BASE, forbids);
+}
+
+static int lock(int fd, unsigned does, unsigned forbids)
+{
+    int error = take_both(fd, does, forbids);
+
     if (!error)
         error = look(fd, FORBIDS_BASE, does);
     return error ? error : look(fd, DOES_BASE, forbids);
 }
 
-bool image_lock(int fd, bool write, const char *id, const char *path, Error **errp)
+static void complain(int error, bool write, const char *id, const char *path, Error **errp)
 {
-    int error = lock(fd, READS | (write ? WRITES : 0), WRITES | RESIZES);
-
-    if (!error)
-        return true;
     if (error == EAGAIN || error == EACCES)
         error_setg_errno(
             errp, error,
@@ -75,5 +95,56 @@ bool image_lock(int fd, bool write, const char *id, const char *path, Error **er
     else
         error_setg_errno(errp, error, "disk %s: cannot lock image %s; it must lie where file locks work", id,
                          path);
+}
+
+bool image_lock(int fd, bool write, const char *id, const char *path, Error **errp)
+{
+    int error = lock(fd, READS | (write ? WRITES : 0), FORBIDS);
+
+    if (error)
+        complain(error, write, id, path, errp);
+    return !error;
+}
+
+/* --- a writer's lock from one host to another --- */
+
+bool image_lock_offer(int fd, const char *id, const char *path, Error **errp)
+{
+    int error = take(fd, DOES_BASE, RESIZES);
+
+    if (error) {
+        complain(error, true, id, path, errp);
+        return false;
+    }
+    give_back_both(fd, READS | WRITES, FORBIDS);
+    return true;
+}
+
+/* What is overlooked is the other's offer. Who offered it himself had it before anybody whom it disturbs now: only one who
+ * writes, and that is the one it was offered to, keeps it from him. */
+bool image_lock_accept(int fd, bool mine, const char *id, const char *path, Error **errp)
+{
+    int error = take_both(fd, READS | WRITES, FORBIDS);
+
+    if (!error && !mine)
+        error = look(fd, FORBIDS_BASE, READS | WRITES);
+    if (!error)
+        error = look(fd, DOES_BASE, WRITES);
+    if (!error) {
+        give_back(fd, DOES_BASE, RESIZES);
+        return true;
+    }
+    give_back_both(fd, READS | WRITES, FORBIDS);
+    complain(error, true, id, path, errp);
     return false;
+}
+
+void image_lock_leave(int fd)
+{
+    give_back_both(fd, READS | WRITES | RESIZES, FORBIDS);
+}
+
+bool image_lock_is_written(int fd)
+{
+    return look(fd, DOES_BASE, WRITES) == EAGAIN;
 }

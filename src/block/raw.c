@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "block/raw_private.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -124,29 +125,34 @@ static struct raw *from_block(Block *b)
     return (struct raw *)b;
 }
 
-/* false: there is nothing to do. */
-static bool begin(struct raw *raw, struct block_request *r)
+/* false: there is nothing to do, and that is *ret_error. */
+static bool begin(struct raw *raw, struct block_request *r, int *ret_error)
 {
+    *ret_error = raw->hold == BLOCK_RAW_HELD ? 0 : EBUSY;
     if (r->op == BLOCK_ZERO)
         r->stage = zero_way(raw, r->unmap ? RAW_ZERO_PUNCH : RAW_ZERO_RANGE);
-    return r->op != BLOCK_FLUSH || !raw->block.readonly;
+    if (r->op == BLOCK_FLUSH && !*ret_error)
+        *ret_error = __atomic_exchange_n(&raw->owed, 0, __ATOMIC_RELAXED);
+    return !*ret_error && (r->op != BLOCK_FLUSH || !raw->block.readonly);
 }
 
 static void raw_submit(Block *b, struct block_request *r)
 {
     struct raw *raw = from_block(b);
+    int error;
 
-    if (begin(raw, r))
+    if (begin(raw, r, &error))
         raw->engine->submit(raw, r);
     else
-        block_complete(r, 0);
+        block_complete(r, error);
 }
 
 static int carry_out(Block *b, struct block_request *r)
 {
     struct raw *raw = from_block(b);
+    int error;
 
-    return begin(raw, r) ? raw_carry_out(raw, r) : 0;
+    return begin(raw, r, &error) ? raw_carry_out(raw, r) : error;
 }
 
 static void raw_drain(Block *b)
@@ -187,7 +193,7 @@ static bool open_image(struct raw *raw, Error **errp)
         error_setg(errp, "disk %s: %s is neither a file nor a block device", id, raw->path);
         return false;
     }
-    if (!image_lock(raw->fd, !raw->block.readonly, id, raw->path, errp))
+    if (raw->hold == BLOCK_RAW_HELD && !image_lock(raw->fd, !raw->block.readonly, id, raw->path, errp))
         return false;
     end = lseek(raw->fd, 0, SEEK_END);
     if (end < 0) {
@@ -232,6 +238,7 @@ Block *block_raw_open(const struct block_raw_options *o, Error **errp)
     raw->block = (Block){.ops = &raw_ops, .readonly = o->readonly};
     strncpy(raw->block.id, o->id, sizeof(raw->block.id) - 1);
     raw->fd = -1;
+    raw->hold = o->elsewhere ? BLOCK_RAW_LEFT : BLOCK_RAW_HELD;
     raw->path = path;
     raw->loop = o->loop;
     if (open_image(raw, errp) && open_engine(raw, o->engine, errp))
@@ -248,6 +255,72 @@ const char *block_raw_path(const Block *b)
 const char *block_raw_engine_name(const Block *b)
 {
     return b->ops == &raw_ops ? ((const struct raw *)b)->engine->name : NULL;
+}
+
+/* --- an image that two hosts see --- */
+
+bool block_raw_settle(Block *b, Error **errp)
+{
+    struct raw *raw = from_block(b);
+    int error = fdatasync(raw->fd) < 0 ? errno : 0;
+
+    if (!error)
+        return true;
+    __atomic_store_n(&raw->owed, error, __ATOMIC_RELAXED);
+    error_setg_errno(errp, error, "disk %s: cannot bring to the medium what was written to image %s", b->id,
+                     raw->path);
+    return false;
+}
+
+static bool offer(struct raw *raw, Error **errp)
+{
+    assert(raw->hold != BLOCK_RAW_LEFT);
+    return raw->hold == BLOCK_RAW_OFFERED ||
+           (block_raw_settle(&raw->block, errp) && image_lock_offer(raw->fd, raw->block.id, raw->path, errp));
+}
+
+/* The other host has changed it: what this one's memory has of it is old. (Network file systems forget it by themselves
+ * when a file is locked; a block device knows of no other host.) */
+static bool accept_offer(struct raw *raw, Error **errp)
+{
+    bool mine = raw->hold == BLOCK_RAW_OFFERED;
+
+    if (raw->hold == BLOCK_RAW_HELD)
+        return true;
+    if (!image_lock_accept(raw->fd, mine, raw->block.id, raw->path, errp))
+        return false;
+    if (!mine)
+        posix_fadvise(raw->fd, 0, 0, POSIX_FADV_DONTNEED);
+    return true;
+}
+
+bool block_raw_hold(Block *b, enum block_raw_hold how, Error **errp)
+{
+    struct raw *raw = from_block(b);
+
+    if (how == BLOCK_RAW_OFFERED && !offer(raw, errp))
+        return false;
+    if (how == BLOCK_RAW_HELD && !accept_offer(raw, errp))
+        return false;
+    raw->hold = how;
+    if (how == BLOCK_RAW_LEFT)
+        image_lock_leave(raw->fd);
+    return true;
+}
+
+bool block_raw_check_elsewhere(const Block *b, Error **errp)
+{
+    const struct raw *raw = (const struct raw *)b;
+    struct stat st;
+
+    if (!fstat(raw->fd, &st) && (S_ISBLK(st.st_mode) || image_lock_is_written(raw->fd)))
+        return true;
+    error_setg(
+        errp,
+        "disk %s: it is shared (shared=on), but as this host sees it nobody writes to %s: it is another "
+        "file than over there, or lies where one host does not see the other's locks",
+        b->id, raw->path);
+    return false;
 }
 
 /* --- a new image --- */

@@ -33,6 +33,8 @@ struct raw {
     const struct raw_engine *engine;
     void *engine_state;
     bool cannot[RAW_ZERO_WAYS]; /* found out; any thread */
+    enum block_raw_hold hold;   /* changes while nothing is under way */
+    int owed;                   /* an errno that the next flush gets; any thread; 0: none */
 };
 
 struct raw_step {

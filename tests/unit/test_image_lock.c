@@ -87,6 +87,103 @@ static void test_locks(void **state)
     block_close(first);
 }
 
+static Block *open_elsewhere(void)
+{
+    Block *b =
+        block_raw_open(&(struct block_raw_options){.id = "root", .path = path, .elsewhere = true}, NULL);
+
+    assert_non_null(b);
+    return b;
+}
+
+static void hold_fails(Block *b, enum block_raw_hold how)
+{
+    Error *err = NULL;
+
+    assert_false(block_raw_hold(b, how, &err));
+    assert_non_null(strstr(error_get_pretty(err), path));
+    error_free(err);
+}
+
+/* From one host to the other, and at no moment in between to a third one. */
+static void test_handed_on(void **state)
+{
+    Block *here = try_open(false, NULL), *there = open_elsewhere(), *late = open_elsewhere();
+    uint8_t octet = 1;
+
+    (void)state;
+    hold_fails(there, BLOCK_RAW_HELD); /* not before it is offered */
+    assert_true(block_write(here, 0, &octet, 1, NULL));
+    assert_false(block_read(there, 0, &octet, 1, NULL));
+    assert_true(block_raw_hold(here, BLOCK_RAW_OFFERED, NULL));
+    assert_refused(false);
+    assert_refused(true);
+    assert_false(block_write(here, 0, &octet, 1, NULL));
+    assert_true(block_raw_hold(there, BLOCK_RAW_HELD, NULL));
+    assert_refused(false);
+    hold_fails(here, BLOCK_RAW_HELD);
+    hold_fails(late, BLOCK_RAW_HELD);
+    assert_true(block_raw_hold(here, BLOCK_RAW_LEFT, NULL));
+    assert_refused(true);
+    hold_fails(here, BLOCK_RAW_HELD);
+    assert_true(block_write(there, 0, &octet, 1, NULL));
+    assert_false(block_write(here, 0, &octet, 1, NULL));
+    block_close(there);
+    block_close(here); /* what is not held keeps nobody out */
+    here = try_open(false, NULL);
+    assert_non_null(here);
+    block_close(here);
+    block_close(late);
+}
+
+/* Nobody takes it, or he gives it back: it is here again, whoever came by and went against the rules. */
+static void test_taken_back(void **state)
+{
+    Block *here = try_open(false, NULL), *there = open_elsewhere();
+    struct flock byte = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1};
+    uint8_t octet = 1;
+    int rude;
+
+    (void)state;
+    assert_true(block_raw_hold(here, BLOCK_RAW_OFFERED, NULL));
+    assert_true(block_raw_hold(here, BLOCK_RAW_OFFERED, NULL)); /* it is */
+    assert_true(block_raw_hold(there, BLOCK_RAW_HELD, NULL));
+    hold_fails(here, BLOCK_RAW_HELD);
+    assert_refused(false);
+    assert_true(block_raw_hold(there, BLOCK_RAW_LEFT, NULL));
+    assert_refused(false); /* still offered */
+    rude = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(fcntl(rude, F_OFD_SETLK, &byte), 0); /* forbids writing, and did not look */
+    hold_fails(there, BLOCK_RAW_HELD);
+    assert_true(block_raw_hold(here, BLOCK_RAW_HELD, NULL));
+    assert_true(block_write(here, 0, &octet, 1, NULL));
+    close(rude);
+    hold_fails(there, BLOCK_RAW_HELD);
+    assert_refused(true);
+    block_close(here);
+    assert_true(block_raw_hold(there, BLOCK_RAW_HELD, NULL)); /* its host died */
+    block_close(there);
+}
+
+/* A wrong path, or locks that do not reach from host to host, are found before anything moves. */
+static void test_is_it_the_one_over_there(void **state)
+{
+    Block *there = open_elsewhere(), *here;
+    Error *err = NULL;
+
+    (void)state;
+    assert_false(block_raw_check_elsewhere(there, &err));
+    assert_non_null(strstr(error_get_pretty(err), path));
+    error_free(err);
+    here = try_open(true, NULL);
+    assert_false(block_raw_check_elsewhere(there, NULL));
+    block_close(here);
+    here = try_open(false, NULL);
+    assert_true(block_raw_check_elsewhere(there, NULL));
+    block_close(here);
+    block_close(there);
+}
+
 static void test_refusals(void **state)
 {
     Error *err = NULL;
@@ -192,9 +289,9 @@ static void test_machine_of_qemu(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_IMAGE(test_locks),
-        WITH_IMAGE(test_refusals),
-        WITH_IMAGE(test_qemu_is_refused),
+        WITH_IMAGE(test_locks),           WITH_IMAGE(test_handed_on),
+        WITH_IMAGE(test_taken_back),      WITH_IMAGE(test_is_it_the_one_over_there),
+        WITH_IMAGE(test_refusals),        WITH_IMAGE(test_qemu_is_refused),
         WITH_IMAGE(test_machine_of_qemu),
     };
 
