@@ -100,7 +100,7 @@ int cmd_run(int argc, char **argv)
         {"cmdline", "TEXT", OPTION_STRING, c->cmdline, sizeof(c->cmdline), "the kernel's command line"},
         {"cpu", "MODEL", OPTION_STRING, c->cpu_model, sizeof(c->cpu_model),
          "host, v2, v3 or v4: what both hosts of a pair have (host)"},
-        {"disk", "path=F,id=I", OPTION_EACH, &disk, 0, "a disk; also format=raw, readonly=on"},
+        {"disk", "path=F,id=I", OPTION_EACH, &disk, 0, "a disk; also format=raw, readonly=on, shared=on"},
         {"net", "tap=T,id=I", OPTION_EACH, &net, 0, "a NIC on a tap; bridge=B instead makes one; also mac=M"},
         {"channel", "unix=F,id=I", OPTION_EACH, &channel, 0,
          "a port of virtio-console as a socket here; also name=N, console=on"},

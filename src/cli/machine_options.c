@@ -34,17 +34,16 @@ bool machine_option_disk(void *config, const char *text, Error **errp)
 {
     struct machine_config *c = config;
     struct machine_disk d = {0};
-    char format[32] = "raw", readonly[32] = "off";
+    char format[32] = "raw", readonly[32] = "off", shared[32] = "off";
     const struct suboption subs[] = {
-        {"path", d.path, sizeof(d.path)},
-        {"id", d.id, sizeof(d.id)},
-        {"format", format, sizeof(format)},
-        {"readonly", readonly, sizeof(readonly)},
-        {NULL, NULL, 0},
+        {"path", d.path, sizeof(d.path)},   {"id", d.id, sizeof(d.id)},
+        {"format", format, sizeof(format)}, {"readonly", readonly, sizeof(readonly)},
+        {"shared", shared, sizeof(shared)}, {NULL, NULL, 0},
     };
 
     if (!suboptions_parse("--disk", text, subs, errp) ||
-        !parse_on_off("readonly", readonly, &d.readonly, errp))
+        !parse_on_off("readonly", readonly, &d.readonly, errp) ||
+        !parse_on_off("shared", shared, &d.shared, errp))
         return false;
     if (c->disk_count == MACHINE_DISKS_MAX) {
         error_setg(errp, "more than %d disks", MACHINE_DISKS_MAX);
@@ -52,6 +51,10 @@ bool machine_option_disk(void *config, const char *text, Error **errp)
     }
     if (!d.path[0] || strcmp(format, "raw")) {
         error_setg(errp, !d.path[0] ? "path= is missing" : "format=%s is not supported; raw is", format);
+        return false;
+    }
+    if (d.readonly && d.shared) {
+        error_setg(errp, "readonly=on needs no shared=on: any number may read an image");
         return false;
     }
     if (!d.id[0])

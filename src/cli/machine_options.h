@@ -7,7 +7,7 @@
 
 #include "machine/machine.h"
 
-/* --disk path=F,id=NAME[,format=raw][,readonly=on|off]: config is the struct machine_config. */
+/* --disk path=F,id=NAME[,format=raw][,readonly=on|off][,shared=on|off]: config is the struct machine_config. */
 bool machine_option_disk(void *config, const char *text, Error **errp);
 /* --net tap=T|bridge=B,id=NAME[,mac=M] */
 bool machine_option_net(void *config, const char *text, Error **errp);

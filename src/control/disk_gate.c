@@ -26,12 +26,13 @@ static bool replay(struct judged_disk *d, Error **errp)
 
 /* The image first: it may be that of a machine that lives, and a claim for that one, by us, would leave its backup
  * denied. */
-static bool open_disk(struct disk *d, const struct machine_disk *config, Error **errp)
+static bool open_disk(struct disk *d, const struct machine_disk *config, bool elsewhere, Error **errp)
 {
     struct judged_disk *j = &d->judged;
 
     *d = (struct disk){.judged = {.id = config->id, .path = config->path, .store = store, .replay = replay}};
-    j->image = block_raw_open(&(struct block_raw_options){.id = config->id, .path = config->path}, errp);
+    j->image = block_raw_open(
+        &(struct block_raw_options){.id = config->id, .path = config->path, .elsewhere = elsewhere}, errp);
     if (j->image && disk_record_path(config->path, d->record_path, sizeof(d->record_path), errp) &&
         disk_record_load(d->record_path, &j->record, errp))
         return true;
@@ -41,14 +42,18 @@ static bool open_disk(struct disk *d, const struct machine_disk *config, Error *
 
 static void check(struct disk_court *court, const struct machine_disk *config)
 {
+    bool elsewhere = court->standby && config->shared; /* the guest runs there, on this very image */
     Error *err = NULL;
     struct disk d;
 
-    if (!open_disk(&d, config, &err)) {
+    if (!open_disk(&d, config, elsewhere, &err)) {
         disk_court_object(court, err);
         return;
     }
-    disk_judge(court, &d.judged);
+    if (elsewhere)
+        disk_judge_shared(court, &d.judged);
+    else
+        disk_judge(court, &d.judged);
     block_close(d.judged.image);
 }
 
@@ -74,7 +79,7 @@ static bool settle_disk(const struct machine_disk *config, Error **errp)
     struct disk d;
     bool ok;
 
-    if (!open_disk(&d, config, errp))
+    if (!open_disk(&d, config, false, errp))
         return false;
     ok = disk_settle(&d.judged, errp);
     block_close(d.judged.image);
@@ -105,7 +110,7 @@ static bool settle_journal(const struct machine_config *c, Error **errp)
     char path[1100];
 
     for (int i = 0; i < c->disk_count; i++)
-        if (!c->disks[i].readonly && !settle_disk(&c->disks[i], errp))
+        if (machine_disk_is_copied(&c->disks[i]) && !settle_disk(&c->disks[i], errp))
             return false;
     return machine_journal_path(c, path, sizeof(path), errp) && remove_journal(path, errp);
 }

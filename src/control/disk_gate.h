@@ -7,7 +7,7 @@
  *     if (!disk_gate_run(&config, force_stale, &err)) ...       // every reason, one a line
  *
  * Each image is open, and so locked, while it is judged: a disk that somebody uses is refused before anything is
- * asked or written.
+ * asked or written. Only a standby's shared one is not, since its guest runs on it: of that only the record is read.
  *
  * What it learns it leaves in the records: a granted claim makes a disk clean, a denied one superseded.
  */

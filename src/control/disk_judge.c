@@ -148,6 +148,18 @@ void disk_judge(struct disk_court *c, struct judged_disk *d)
         judge_run(c, d);
 }
 
+void disk_judge_shared(struct disk_court *c, const struct judged_disk *d)
+{
+    char why[128];
+
+    if (c->force || d->record.role == DISK_NO_RECORD || d->record.role == DISK_CLEAN)
+        return;
+    snprintf(why, sizeof(why),
+             "is a copy (%s), by the record beside it, and not what a guest shares (shared=on)",
+             disk_role_name(d->record.role));
+    refuse(c, d, why, "if it is its image all the same: --force-stale");
+}
+
 bool disk_settle(struct judged_disk *d, Error **errp)
 {
     if (d->record.role == DISK_STANDBY && !d->replay(d, errp))

@@ -33,6 +33,9 @@ struct disk_court {
 
 /* Claims at the arbiter for a former primary's. What it learns it leaves in the record. */
 void disk_judge(struct disk_court *c, struct judged_disk *d);
+/* Of a standby, whose guest runs on this very image elsewhere (shared=on): that is not somebody's copy. Nothing is asked or
+ * written. */
+void disk_judge_shared(struct disk_court *c, const struct judged_disk *d);
 /* A standby's disk gets what its journal holds (a primary that never comes leaves a whole epoch), and then names
  * none. */
 bool disk_settle(struct judged_disk *d, Error **errp);

@@ -36,6 +36,14 @@ struct guest_disk_mark {
     uint64_t generation, epoch;
 };
 
+/* Whose are the disks that both hosts see, and that are not copied therefore? */
+enum guest_disk_hold {
+    GUEST_DISKS_HELD, /* this side's: nobody else may write to them */
+    GUEST_DISKS_OFFERED, /* nothing of this side is under way on them, all of it is on the medium; the other side may hold
+                          * them, or this one again, and nobody else */
+    GUEST_DISKS_LEFT, /* not this side's any more, or not yet */
+};
+
 #define GUEST_THROTTLE_MAX 99u
 
 struct guest_ops {
@@ -81,6 +89,13 @@ struct guest_ops {
      */
     bool (*mark_disks)(Guest *g, const struct guest_disk_mark *mark, Error **errp);
 
+    /* Paused, or never started. All of its disks that both hosts see are so from now on. A machine that a factory made has
+     * them LEFT, another one HELD. Waits for the disks. May be repeated; after a failure some are as they were: HELD or
+     * LEFT is tried again. NULL: it has none. */
+    bool (*hold_disks)(Guest *g, enum guest_disk_hold how, Error **errp);
+    /* Running: what was written to those goes to the medium, so that to offer them takes less time. NULL as above. */
+    bool (*settle_disks)(Guest *g, Error **errp);
+
     /* The configuration, as records of the stream: a standby builds its machine from it. Kernel, initrd,
      * command line included. */
     bool (*save_config)(Guest *g, VMStream *f, Error **errp);
@@ -107,6 +122,8 @@ struct Guest {
      */
     void (*on_request)(void *opaque);
     void *on_request_opaque;
+    /* Why it can be moved but not protected, for people; NULL: it can. Set by the implementation. */
+    const char *unprotectable;
     /* implementations embed this as their first member */
 };
 

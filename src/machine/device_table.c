@@ -30,16 +30,20 @@ static Device *make_pci(struct device_table *t, int i, Error **errp)
     return pci_host_new(t->host, errp);
 }
 
-/* raw image -> replication filter (a disk that can be written) -> virtio-blk */
+/* raw image -> replication filter (a disk that is copied) -> virtio-blk */
 static Block *open_disk(struct device_table *t, const struct machine_disk *d, Error **errp)
 {
-    Block *raw = block_raw_open(
-        &(struct block_raw_options){
-            .id = d->id, .path = d->path, .readonly = d->readonly, .loop = t->host->loop},
-        errp);
+    Block *raw = block_raw_open(&(struct block_raw_options){.id = d->id,
+                                                            .path = d->path,
+                                                            .readonly = d->readonly,
+                                                            .elsewhere = d->shared && t->elsewhere,
+                                                            .loop = t->host->loop},
+                                errp);
     Block *top;
 
-    if (!raw || d->readonly)
+    if (raw && d->shared)
+        t->shared[t->shared_count++] = raw;
+    if (!raw || !machine_disk_is_copied(d))
         return raw;
     top = replication_filter_new(t->disks, raw, errp);
     if (!top)
@@ -155,4 +159,5 @@ void device_table_destroy(struct device_table *t)
         d->class->destroy(d);
     }
     t->last = t->serial = t->pm = t->console = NULL;
+    t->shared_count = 0;
 }

@@ -16,9 +16,12 @@ struct device_table {
     const struct machine_setup *setup;
     ConsoleGate *gate;
     const struct channels *channels;
-    ReplicationGroup *disks; /* of those that can be written */
+    ReplicationGroup *disks; /* of those that are copied */
+    bool elsewhere;          /* shared images are another host's */
     Device *first, *last;
-    Device *serial, *pm, *console; /* console: NULL without channels */
+    Device *serial, *pm, *console;    /* console: NULL without channels */
+    Block *shared[MACHINE_DISKS_MAX]; /* raw nodes, their devices' own */
+    int shared_count;
 };
 
 /* On failure those already made are destroyed. */

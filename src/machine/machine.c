@@ -7,6 +7,7 @@
 #include "net/output_buffer.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define TSC_TOLERANCE_PPM 250
@@ -179,7 +180,23 @@ static ReplicationGroup *make_disk_group(const struct machine_config *c, Error *
                                                                        : NULL;
 }
 
-static bool make_devices(Machine *m, Error **errp)
+/* What a failover goes on from is an epoch's state; a disk that both sides see would be further. */
+static void say_unprotectable(Machine *m)
+{
+    const struct machine_config *c = &m->setup.config;
+
+    for (int i = 0; i < c->disk_count && !m->guest.unprotectable; i++) {
+        if (!c->disks[i].shared)
+            continue;
+        snprintf(m->unprotectable, sizeof(m->unprotectable),
+                 "disk %s is shared (shared=on): a backup needs a copy of its own, as of the last "
+                 "acknowledged epoch",
+                 c->disks[i].id);
+        m->guest.unprotectable = m->unprotectable;
+    }
+}
+
+static bool make_devices(Machine *m, bool elsewhere, Error **errp)
 {
     machine_host_init(m);
     net_output_buffer_register();
@@ -195,8 +212,12 @@ static bool make_devices(Machine *m, Error **errp)
     m->disks = make_disk_group(&m->setup.config, errp);
     if (!m->disks)
         return false;
-    m->devices = (struct device_table){
-        .host = &m->host, .setup = &m->setup, .gate = m->gate, .channels = &m->channels, .disks = m->disks};
+    m->devices = (struct device_table){.host = &m->host,
+                                       .setup = &m->setup,
+                                       .gate = m->gate,
+                                       .channels = &m->channels,
+                                       .disks = m->disks,
+                                       .elsewhere = elsewhere};
     return device_table_make(&m->devices, errp) && attach_console(m, errp) &&
            channels_attach(&m->channels, m->devices.console, errp);
 }
@@ -281,18 +302,21 @@ static void unregister(Machine *m)
 
 /* --- the whole --- */
 
-static bool make_all(Machine *m, bool from_stream, Error **errp)
+/* Where the guest has been: nowhere; in a state file; on another host, where it still runs. */
+enum origin { FROM_NOWHERE, FROM_FILE, FROM_HOST };
+
+static bool make_all(Machine *m, enum origin origin, Error **errp)
 {
     if (!kvm_open(&m->kvm, errp) || !make_memory(m, errp) || !irqchip_create(&m->irqchip, &m->kvm, errp))
         return false;
     m->loop = loop_new(errp);
-    return m->loop && make_vcpus(m, from_stream, errp) && register_state(m, errp) && make_devices(m, errp) &&
-           machine_announce_init(m, errp) && throttle_init(&m->throttle, m->loop, &m->vcpus, errp) &&
-           machine_run_init(m, errp);
+    return m->loop && make_vcpus(m, origin != FROM_NOWHERE, errp) && register_state(m, errp) &&
+           make_devices(m, origin == FROM_HOST, errp) && machine_announce_init(m, errp) &&
+           throttle_init(&m->throttle, m->loop, &m->vcpus, errp) && machine_run_init(m, errp);
 }
 
 /* Takes setup's contents. */
-static Machine *make(struct machine_setup *setup, bool from_stream, Error **errp)
+static Machine *make(struct machine_setup *setup, enum origin origin, Error **errp)
 {
     Machine *m = calloc(1, sizeof(*m));
 
@@ -304,10 +328,11 @@ static Machine *make(struct machine_setup *setup, bool from_stream, Error **errp
     m->setup = *setup;
     m->kvm.fd = m->kvm.vm = -1;
     m->guest.ops = &machine_guest_ops;
+    say_unprotectable(m);
     task_mutex_init(&m->lock);
     task_cond_init(&m->unpaused);
     task_cond_init(&m->work);
-    if (make_all(m, from_stream, errp))
+    if (make_all(m, origin, errp))
         return m;
     machine_free(m);
     return NULL;
@@ -317,18 +342,29 @@ Machine *machine_new(const struct machine_config *config, Error **errp)
 {
     struct machine_setup setup;
 
-    return machine_setup_new(&setup, config, errp) ? make(&setup, false, errp) : NULL;
+    return machine_setup_new(&setup, config, errp) ? make(&setup, FROM_NOWHERE, errp) : NULL;
 }
 
-Machine *machine_new_from_stream(VMStream *f, const struct machine_config *host, Error **errp)
+static Machine *make_from_stream(VMStream *f, const struct machine_config *host, enum origin origin,
+                                 Error **errp)
 {
     struct machine_setup setup;
 
     if (!machine_setup_load(&setup, f, errp))
         return NULL;
     if (machine_setup_map(&setup, host, errp))
-        return make(&setup, true, errp);
+        return make(&setup, origin, errp);
     machine_setup_free(&setup);
+    return NULL;
+}
+
+Machine *machine_new_from_stream(VMStream *f, const struct machine_config *host, Error **errp)
+{
+    Machine *m = make_from_stream(f, host, FROM_HOST, errp);
+
+    if (!m || machine_check_shared_disks(&m->devices, errp))
+        return m;
+    machine_free(m);
     return NULL;
 }
 
@@ -391,7 +427,7 @@ bool machine_save(Machine *m, VMStream *f, Error **errp)
 
 Machine *machine_restore(VMStream *f, const struct machine_config *host, Error **errp)
 {
-    Machine *m = machine_new_from_stream(f, host, errp);
+    Machine *m = make_from_stream(f, host, FROM_FILE, errp);
 
     if (m && perdure_loadvm_all(f, errp) && m->guest.ops->take_over(&m->guest, errp))
         return m;

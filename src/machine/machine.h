@@ -40,7 +40,14 @@ struct machine_disk {
     char id[32];
     char path[1024]; /* on this host: never in the stream */
     bool readonly;
+    bool shared; /* the image is the same on both hosts of a migration; can be written, and is not copied */
 };
+
+/* It has an image of its own on each host, and what the guest writes goes to both. */
+static inline bool machine_disk_is_copied(const struct machine_disk *d)
+{
+    return !d->readonly && !d->shared;
+}
 
 struct machine_net {
     char id[32];
@@ -88,7 +95,8 @@ enum machine_event {
 
 /* Borrows config only during the call. listener: any thread, must only wake somebody. */
 Machine *machine_new(const struct machine_config *config, Error **errp);
-/* host: path, tap, socket and console of each id on this host; an id of the stream that host does not map is
+/* A guest that runs elsewhere, and may come: its shared images are opened, and not this side's yet (guest_ops.hold_disks).
+ * host: path, tap, socket and console of each id on this host; an id of the stream that host does not map is
  * an error by name. */
 Machine *machine_new_from_stream(VMStream *f, const struct machine_config *host, Error **errp);
 void machine_free(Machine *m);

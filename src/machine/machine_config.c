@@ -92,6 +92,18 @@ static bool check_ids(const struct machine_config *c, Error **errp)
     return true;
 }
 
+static bool check_disks(const struct machine_config *c, Error **errp)
+{
+    for (int i = 0; i < c->disk_count; i++) {
+        if (!c->disks[i].readonly || !c->disks[i].shared)
+            continue;
+        error_setg(errp, "disk %s: readonly=on needs no shared=on: any number may read an image",
+                   c->disks[i].id);
+        return false;
+    }
+    return true;
+}
+
 static bool channel_name_is_used_before(const struct machine_config *c, int i)
 {
     for (int j = 0; j < i; j++)
@@ -146,7 +158,7 @@ static bool check_config(const struct machine_config *c, Error **errp)
         error_setg(errp, "--kernel and --initrd: a kernel of up to 256 MiB and an initrd of up to 2 GiB");
         return false;
     }
-    return check_ids(c, errp) && check_channels(c, errp);
+    return check_ids(c, errp) && check_disks(c, errp) && check_channels(c, errp);
 }
 
 static void *copy_of(const void *data, size_t size)
@@ -221,6 +233,22 @@ bool machine_disk_size(const char *path, uint64_t *ret, Error **errp)
     return ok;
 }
 
+/* A copy would be made of what is the machine's own image, or none where one is needed. */
+static bool agree_on_sharing(const struct machine_disk *d, const struct machine_disk *host, Error **errp)
+{
+    if (d->shared == host->shared)
+        return true;
+    error_setg(errp,
+               d->shared ? "disk %s: the machine's image is shared (shared=on), and %s is not: say shared=on "
+                           "here, too, if "
+                           "it is the same image"
+                         : "disk %s: the machine's image is not shared, and %s is (shared=on): give a path "
+                           "to write a copy "
+                           "to, or start the machine with shared=on",
+               d->id, host->path);
+    return false;
+}
+
 static bool map_disk(struct machine_setup *s, int i, const struct machine_config *host, Error **errp)
 {
     struct machine_disk *d = &s->config.disks[i];
@@ -230,6 +258,8 @@ static bool map_disk(struct machine_setup *s, int i, const struct machine_config
         if (strcmp(host->disks[j].id, d->id))
             continue;
         memcpy(d->path, host->disks[j].path, sizeof(d->path));
+        if (!agree_on_sharing(d, &host->disks[j], errp))
+            return false;
         if (!machine_disk_size(d->path, &size, errp)) {
             error_prepend(errp, "disk %s: ", d->id);
             return false;

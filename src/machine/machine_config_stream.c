@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT     2 /* 1 ended after the NICs */
+#define FORMAT     3 /* 1 ended after the NICs, 2 knew no shared disks */
 #define READ_PIECE (256u * 1024)
 #define SLOTS      32u
 
@@ -26,6 +26,9 @@ static void save_cpuid(const struct cpuid *c, VMStream *f)
         perdure_stream_put_u32(f, e->edx);
     }
 }
+
+/* How a disk is used. */
+enum { DISK_WRITABLE, DISK_READONLY, DISK_SHARED, DISK_USES };
 
 static void save_channels(const struct machine_setup *s, VMStream *f)
 {
@@ -48,7 +51,9 @@ static void save_devices(const struct machine_setup *s, VMStream *f)
     for (int i = 0; i < c->disk_count; i++) {
         perdure_stream_put_string(f, c->disks[i].id);
         perdure_stream_put_u32(f, s->disk_slot[i]);
-        perdure_stream_put_u8(f, c->disks[i].readonly);
+        perdure_stream_put_u8(f, c->disks[i].readonly ? DISK_READONLY
+                                 : c->disks[i].shared ? DISK_SHARED
+                                                      : DISK_WRITABLE);
         perdure_stream_put_u64(f, s->disk_size[i]);
     }
     perdure_stream_put_u32(f, (uint32_t)c->net_count);
@@ -147,6 +152,16 @@ static void load_channels(struct machine_setup *s, VMStream *f, uint32_t *used)
                                  s->console_slot);
 }
 
+static void load_disk_use(struct machine_disk *d, VMStream *f, uint16_t format)
+{
+    uint8_t use = perdure_stream_get_u8(f);
+
+    if (use >= (format < 3 ? DISK_SHARED : DISK_USES))
+        perdure_stream_set_error(f, -EINVAL, "configuration: disk %s is used in way %u", d->id, use);
+    d->readonly = use == DISK_READONLY;
+    d->shared = use == DISK_SHARED;
+}
+
 static void load_devices(struct machine_setup *s, VMStream *f, uint16_t format)
 {
     struct machine_config *c = &s->config;
@@ -156,7 +171,7 @@ static void load_devices(struct machine_setup *s, VMStream *f, uint16_t format)
     for (int i = 0; i < c->disk_count; i++) {
         perdure_stream_get_string(f, c->disks[i].id, sizeof(c->disks[i].id));
         s->disk_slot[i] = load_slot(f, &used, false);
-        c->disks[i].readonly = perdure_stream_get_u8(f) != 0;
+        load_disk_use(&c->disks[i], f, format);
         s->disk_size[i] = perdure_stream_get_u64(f);
     }
     c->net_count = (int)load_count(f, MACHINE_NETS_MAX, "NICs");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "machine/machine_disks.h"
+#include "block/raw.h"
 #include "machine/disk_mark.h"
 
 #include <stdio.h>
@@ -28,7 +29,7 @@ bool machine_mark_disks(const struct machine_config *c, const struct guest_disk_
     if (!machine_journal_path(c, journal, sizeof(journal), errp))
         return false;
     for (int i = 0; i < c->disk_count; i++)
-        if (!c->disks[i].readonly && !mark_one(&c->disks[i], mark, journal, errp))
+        if (machine_disk_is_copied(&c->disks[i]) && !mark_one(&c->disks[i], mark, journal, errp))
             return false;
     return true;
 }
@@ -44,12 +45,62 @@ bool machine_journal_path(const struct machine_config *c, char *buf, size_t size
 
     buf[0] = 0;
     for (int i = 0; i < c->disk_count; i++) {
-        if (c->disks[i].readonly)
+        if (!machine_disk_is_copied(&c->disks[i]))
             continue;
         if (!disk_record_path(c->disks[i].path, record, sizeof(record), errp))
             return false;
         snprintf(buf, size, "%s-journal", record);
         return true;
     }
+    return true;
+}
+
+/* --- shared --- */
+
+static enum block_raw_hold raw_hold(enum guest_disk_hold how)
+{
+    switch (how) {
+    case GUEST_DISKS_HELD:
+        return BLOCK_RAW_HELD;
+    case GUEST_DISKS_OFFERED:
+        return BLOCK_RAW_OFFERED;
+    default:
+        return BLOCK_RAW_LEFT;
+    }
+}
+
+/* It stands still, so nobody submits. What the guest was not told yet is told where it runs next. */
+static void drain(struct device_table *t, Block *image)
+{
+    loop_lock(t->host->loop);
+    block_drain(image);
+    loop_unlock(t->host->loop);
+}
+
+bool machine_hold_disks(struct device_table *t, enum guest_disk_hold how, Error **errp)
+{
+    bool ok = true;
+
+    for (int i = 0; ok && i < t->shared_count; i++) {
+        if (how != GUEST_DISKS_HELD)
+            drain(t, t->shared[i]);
+        ok = block_raw_hold(t->shared[i], raw_hold(how), errp);
+    }
+    return ok;
+}
+
+bool machine_settle_disks(struct device_table *t, Error **errp)
+{
+    for (int i = 0; i < t->shared_count; i++)
+        if (!block_raw_settle(t->shared[i], errp))
+            return false;
+    return true;
+}
+
+bool machine_check_shared_disks(const struct device_table *t, Error **errp)
+{
+    for (int i = 0; i < t->shared_count; i++)
+        if (!block_raw_check_elsewhere(t->shared[i], errp))
+            return false;
     return true;
 }

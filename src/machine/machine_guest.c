@@ -99,6 +99,16 @@ static bool guest_mark_disks(Guest *g, const struct guest_disk_mark *mark, Error
     return true;
 }
 
+static bool guest_hold_disks(Guest *g, enum guest_disk_hold how, Error **errp)
+{
+    return machine_hold_disks(&machine_of(g)->devices, how, errp);
+}
+
+static bool guest_settle_disks(Guest *g, Error **errp)
+{
+    return machine_settle_disks(&machine_of(g)->devices, errp);
+}
+
 static bool guest_save_config(Guest *g, VMStream *f, Error **errp)
 {
     machine_setup_save(&machine_of(g)->setup, f);
@@ -190,6 +200,8 @@ const struct guest_ops machine_guest_ops = {
     .request = guest_pending_request,
     .reset = guest_reset,
     .mark_disks = guest_mark_disks,
+    .hold_disks = guest_hold_disks,
+    .settle_disks = guest_settle_disks,
     .save_config = guest_save_config,
     .take_over = guest_take_over,
     .announce = guest_announce,

@@ -30,6 +30,7 @@ struct machine_state {
 struct Machine {
     Guest guest; /* first */
     struct machine_setup setup;
+    char unprotectable[160]; /* guest.unprotectable, if any */
     struct kvm kvm;
     struct irqchip irqchip;
     struct bus bus;

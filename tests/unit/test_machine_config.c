@@ -126,6 +126,7 @@ static void test_golden(void **state)
 
     (void)state;
     s->config.initrd_size = 16;
+    s->config.disks[0].shared = true;
     machine_setup_save(s, f);
     data = perdure_stream_memory(f, &size);
     assert_true(golden_matches("config.hex", data, size));
@@ -149,6 +150,51 @@ static void test_format_1(void **state)
     assert_int_equal(t->config.channel_count, 0);
     free(bytes);
     drop_setup(t);
+}
+
+/* It knew no shared disks, and one octet less of them. */
+static void test_format_2(void **state)
+{
+    struct machine_setup *t = calloc(1, sizeof(*t));
+    size_t size;
+    uint8_t *bytes = golden_load("config-format2.hex", &size);
+
+    (void)state;
+    assert_non_null(bytes);
+    t->config.disks[0].shared = true;
+    assert_true(load_bytes(bytes, size, t));
+    assert_string_equal(t->config.disks[0].id, "root");
+    assert_false(t->config.disks[0].shared || t->config.disks[0].readonly);
+    assert_int_equal(t->config.channel_count, 2);
+    free(bytes);
+    drop_setup(t);
+}
+
+/* How a disk is used: each way comes out as it went in. To read needs no sharing. */
+static void test_uses(void **state)
+{
+    struct machine_setup *s = example_setup(), *t = calloc(1, sizeof(*t));
+
+    (void)state;
+    for (int use = 0; use < 3; use++) {
+        VMStream *f = perdure_stream_open_memory(4096);
+        const void *data;
+        size_t size;
+
+        s->config.disks[0].readonly = use == 1;
+        s->config.disks[0].shared = use == 2;
+        machine_setup_save(s, f);
+        data = perdure_stream_memory(f, &size);
+        assert_true(load_bytes(data, size, t));
+        assert_int_equal(t->config.disks[0].readonly, use == 1);
+        assert_int_equal(t->config.disks[0].shared, use == 2);
+        machine_setup_free(t);
+        perdure_stream_close(f);
+    }
+    s->config.disks[0].readonly = s->config.disks[0].shared = true;
+    assert_false(machine_setup_new(t, &s->config, NULL));
+    free(t);
+    drop_setup(s);
 }
 
 /* Cut off anywhere: refused. */
@@ -347,6 +393,13 @@ static void test_mapping(void **state)
     set(host->nets[1].id, "extra");
     map_fails(s, host, "extra");
     host->net_count = 1;
+    s->config.disks[0].shared = true;
+    map_fails(s, host, "disk root: the machine's image is shared");
+    host->disks[0].shared = true;
+    assert_true(machine_setup_map(s, host, NULL));
+    s->config.disks[0].shared = false;
+    map_fails(s, host, "disk root: the machine's image is not shared");
+    host->disks[0].shared = false;
     s->disk_size[0] = 999;
     map_fails(s, host, "999");
     drop(host);
@@ -375,7 +428,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_format_1),    cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_format_1),    cmocka_unit_test(test_format_2),
+        cmocka_unit_test(test_uses),        cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_lies),        cmocka_unit_test(test_wrong_contents),
         cmocka_unit_test(test_bad_configs), cmocka_unit_test(test_mapping),
     };

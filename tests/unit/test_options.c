@@ -99,6 +99,9 @@ static void test_devices(void **state)
     assert_true(machine_option_disk(&c, "path=/x/y.img,readonly=on", NULL));
     assert_string_equal(c.disks[0].id, "disk0");
     assert_true(c.disks[0].readonly);
+    assert_true(machine_option_disk(&c, "path=/x/z.img,shared=on", NULL));
+    assert_true(c.disks[1].shared && !c.disks[0].shared);
+    assert_false(machine_option_disk(&c, "path=/x/w.img,shared=on,readonly=on", NULL));
     assert_true(machine_option_net(&c, "tap=tap0,mac=52:54:00:12:34:56", NULL));
     assert_int_equal(c.nets[0].mac[5], 0x56);
     expect_net_error("id=net1", "tap= is missing");
