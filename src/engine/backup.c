@@ -431,6 +431,11 @@ enum session_end backup_run(struct session *s)
     session_blame_link(s, &err);
     if (err && end != SESSION_QUIT)
         engine_note_error(s->e, err);
+    /* The source would take the end of the urgent connection for a broken link, if it had not read of it yet. */
+    if (end == SESSION_PEER_FAILED && ram_is_missing(&b)) {
+        session_mark_closing(s);
+        session_linger(s);
+    }
     incoming_close(&b);
     if (end == SESSION_MIGRATED)
         session_linger(s); /* the source may still have to read that it runs here */
