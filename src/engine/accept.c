@@ -214,6 +214,7 @@ static bool try_config(struct greeting *gr, Error **errp)
     uint64_t id;
     size_t size;
     Guest *g = NULL;
+    bool ok;
 
     if (!wire_next(gr->in, &type, &id, errp))
         return false;
@@ -222,8 +223,7 @@ static bool try_config(struct greeting *gr, Error **errp)
     if (perdure_stream_error(gr->in, errp) || !wire_get_config(gr->in, &config, &size, errp))
         return false;
     if (gr->e->guest) { /* a swap left it here, and a process holds one guest */
-        bool ok = session_config_fits(gr->e->guest, config, size, errp);
-
+        ok = session_config_fits(gr->e->guest, config, size, errp);
         free(config);
         return ok;
     }
@@ -234,9 +234,10 @@ static bool try_config(struct greeting *gr, Error **errp)
         error_setg(errp, "out of memory");
     perdure_stream_close(f);
     free(config);
+    ok = g && session_may_protect(g, errp);
     if (g)
         gf->destroy(gf, g);
-    return g;
+    return ok;
 }
 
 /* engine_quit() may end ch from now on; NULL: not any more. */

@@ -104,7 +104,8 @@ static bool on_config(struct backup *b, Error **errp)
     }
     if (!wire_get_config(b->s->in, &config, &size, errp))
         return false;
-    ok = make_guest(b, config, size, errp);
+    ok = make_guest(b, config, size, errp) &&
+         (backup_is_destination(b) || session_may_protect(e->guest, errp));
     free(config);
     if (ok && e->guest->memory->size != b->s->hello.ram_size) {
         error_setg(errp,
@@ -222,9 +223,11 @@ static bool on_run(struct backup *b, uint64_t epoch, Error **errp)
         error_propagate(errp, err);
         return false;
     }
-    /* Did not start, and never will in this generation: nothing is claimed after this end. */
+    /* Did not start, and never will in this generation: nothing is claimed after this end, and the source need not wait for its
+     * disks. */
     b->end = SESSION_PEER_FAILED;
     engine_note_error(b->e, err);
+    session_hold_disks(b->s, GUEST_DISKS_LEFT, NULL);
     wire_send_text(b->s->out, WIRE_NOT_STARTED, error_get_pretty(err), NULL);
     error_free(err);
     return true;

@@ -63,6 +63,13 @@ bool session_send_config(VMStream *in, VMStream *out, Guest *g, Error **errp)
     return ok;
 }
 
+bool session_may_protect(const Guest *g, Error **errp)
+{
+    if (g->unprotectable)
+        error_setg(errp, "this machine can be moved (migrate), but not protected: %s", g->unprotectable);
+    return !g->unprotectable;
+}
+
 bool session_config_fits(Guest *g, const void *config, size_t size, Error **errp)
 {
     VMStream *own = perdure_stream_open_memory(CONFIG_RESERVE);

@@ -327,7 +327,8 @@ static bool hand_over(struct primary *p, Error **errp)
     struct steps t = {0};
 
     /* Before the destination can claim, and before the pause: it waits for a disk. */
-    if (!session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp))
+    if (!session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp) ||
+        (p->g->ops->settle_disks && !p->g->ops->settle_disks(p->g, errp)))
         return false;
     task_set_pace(TASK_NORMAL); /* the guest waits for it now */
     t.begin = clock_now();
@@ -337,7 +338,9 @@ static bool hand_over(struct primary *p, Error **errp)
     if (ended(p) || !send_last_pass(p, errp) || !send_rest(p, errp))
         return false;
     t.sent = clock_now();
-    if (!await_loaded(p, errp) || !primary_may_go_on(p))
+    /* Before the permission; while the destination loads. */
+    if (!session_hold_disks(p->s, GUEST_DISKS_OFFERED, errp) || !await_loaded(p, errp) ||
+        !primary_may_go_on(p))
         return false;
     t.loaded = clock_now();
     if (!primary_permit(p, errp))
@@ -386,8 +389,7 @@ void primary_migrate(struct primary *p, Error **errp)
         let_peer_explain(p, errp);
         return;
     }
-    primary_step_down(p);
-    session_try_mark_disks(p->s, GUEST_DISKS_SUPERSEDED);
+    primary_give_away(p);
     p->end = SESSION_MIGRATED;
     if (p->postcopy)
         postcopy_serve(p);

@@ -12,6 +12,7 @@
 
 #define BATCH_PAGES     256
 #define DEVICES_RESERVE (1 << 20)
+#define RETRY           (50 * NS_PER_MS)
 
 /* --- tools for the steps --- */
 
@@ -423,6 +424,13 @@ void primary_step_down(struct primary *p)
     undo(p, true, false);
 }
 
+void primary_give_away(struct primary *p)
+{
+    primary_step_down(p);
+    session_try_mark_disks(p->s, GUEST_DISKS_SUPERSEDED);
+    session_hold_disks(p->s, GUEST_DISKS_LEFT, NULL);
+}
+
 /* A new primary whose former one is gone before it greets was never more than that. */
 static void become_unprotected(Engine *e, const char *why)
 {
@@ -433,6 +441,39 @@ static void become_unprotected(Engine *e, const char *why)
     task_unlock(&e->lock);
     if (!is)
         engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, why);
+}
+
+static bool wait_a_moment(Engine *e)
+{
+    int64_t until = clock_now() + RETRY;
+    bool on;
+
+    task_lock(&e->lock);
+    while (!e->wish.quit && task_wait_until(&e->changed, &e->lock, until))
+        ;
+    on = !e->wish.quit;
+    task_unlock(&e->lock);
+    return on;
+}
+
+/* The other side may hold them until it has heard that it will not run; without them the guest stands still. false: this
+ * process ends. */
+static bool take_disks_back(struct primary *p)
+{
+    bool told = false;
+    Error *err = NULL;
+
+    while (!session_hold_disks(p->s, GUEST_DISKS_HELD, &err)) {
+        error_prepend(&err, "the guest stands still until it has its disks again: ");
+        if (!told)
+            engine_note_trouble(p->e, err);
+        told = true;
+        error_free(err);
+        err = NULL;
+        if (!wait_a_moment(p->e))
+            return false;
+    }
+    return true;
 }
 
 /* The guest goes on here, unprotected, with all its output. */
@@ -448,6 +489,8 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
     err = NULL;
     end_saving(p);
     undo(p, false, end == SESSION_LINK_LOST);
+    if (!take_disks_back(p))
+        return;
     if (!p->s->vouch.given) /* a user's word is not the arbiter's: the mark stays until that comes */
         session_try_mark_disks(p->s, GUEST_DISKS_CLEAN);
     /* What it asked for while no epoch could carry it any more. */
@@ -469,16 +512,9 @@ static void go_on_alone(struct primary *p, const char *why)
     go_on(p, SESSION_LINK_LOST, why);
 }
 
-/* Nothing of it is seen here any more. */
-static void give_away(struct primary *p)
-{
-    primary_step_down(p);
-    session_try_mark_disks(p->s, GUEST_DISKS_SUPERSEDED);
-}
-
 static void be_denied(struct primary *p)
 {
-    give_away(p);
+    primary_give_away(p);
     if (p->postcopy) { /* it needs what is here */
         engine_set_report(p->e, p->s->report.text);
         postcopy_serve_denied(p);
@@ -497,7 +533,7 @@ static bool is_there(struct primary *p)
 
     if (!postcopy_reach(p, &fetched))
         return false;
-    give_away(p);
+    primary_give_away(p);
     postcopy_serve_reached(p, fetched);
     return true;
 }

@@ -111,6 +111,8 @@ bool primary_swap(struct primary *p, Error **errp);
 bool primary_permit(struct primary *p, Error **errp);
 /* The machine no longer counts here: nothing of it is seen any more. It is left paused. */
 void primary_step_down(struct primary *p);
+/* The same when the other side runs: its disks are the newest, or its own now. */
+void primary_give_away(struct primary *p);
 
 /* precopy.c: all of it; p->end says how it went. */
 void primary_migrate(struct primary *p, Error **errp);

@@ -108,6 +108,9 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     b->unsettled = !replication_stop_all(true, errp);
     if (b->unsettled)
         return false;
+    /* Nobody writes to them any more: the permission says so. */
+    if (!session_hold_disks(b->s, GUEST_DISKS_HELD, errp))
+        return false;
     /* All that was acknowledged is on this side's medium. Before that a claim would let this side die with it. */
     if (permitted && (!backup_begin_claim(b, errp) || !session_claim_permitted(b->s, errp)))
         return false;

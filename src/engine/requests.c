@@ -195,7 +195,7 @@ bool engine_protect(Engine *e, const struct engine_params *p, bool check_only, E
 
     if (!check_params(p, errp) || !begin_busy(e, errp))
         return false;
-    ok = check_only ? try_only(e, p, errp) : begin(e, p, NULL, errp);
+    ok = session_may_protect(e->guest, errp) && (check_only ? try_only(e, p, errp) : begin(e, p, NULL, errp));
     end_busy(e);
     return ok;
 }

@@ -222,3 +222,10 @@ void session_try_mark_disks(struct session *s, enum guest_disk_role role)
         engine_note_trouble(s->e, err);
     error_free(err);
 }
+
+bool session_hold_disks(struct session *s, enum guest_disk_hold how, Error **errp)
+{
+    Guest *g = s->e->guest;
+
+    return !g->ops->hold_disks || g->ops->hold_disks(g, how, errp);
+}

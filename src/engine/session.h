@@ -70,6 +70,8 @@ void session_blame_link(struct session *s, Error **errp);
 bool session_mark_disks(struct session *s, enum guest_disk_role role, Error **errp);
 /* The same, where nothing can be done about a failure but to tell. */
 void session_try_mark_disks(struct session *s, enum guest_disk_role role);
+/* Those that both hosts see; see guest_ops. */
+bool session_hold_disks(struct session *s, enum guest_disk_hold how, Error **errp);
 /* From here on a new primary is made to wait for this session's end, not refused as a second one. */
 void session_mark_closing(struct session *s);
 /* Lets the peer read what was sent before the connection goes: waits a moment for its end. */
@@ -98,6 +100,8 @@ bool session_greeted(VMStream *in, uint16_t type, enum wire_record want, Error *
 bool session_send_config(VMStream *in, VMStream *out, Guest *g, Error **errp);
 /* Of a backup that has its guest from a swap: is it the one that a primary sends the configuration of? */
 bool session_config_fits(Guest *g, const void *config, size_t size, Error **errp);
+/* On both sides: a guest that can only be moved is refused. */
+bool session_may_protect(const Guest *g, Error **errp);
 
 enum session_end primary_run(struct session *s);
 enum session_end backup_run(struct session *s);

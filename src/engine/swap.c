@@ -25,8 +25,7 @@ static bool become_backup(struct primary *p, Error **errp)
     Engine *e = p->e;
     bool ok;
 
-    primary_step_down(p);
-    session_try_mark_disks(p->s, GUEST_DISKS_SUPERSEDED);
+    primary_give_away(p);
     ok = p->g->ops->clear(p->g, errp);
     task_lock(&e->lock);
     e->generation++;
