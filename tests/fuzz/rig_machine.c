@@ -30,6 +30,7 @@ struct rig_machine {
     Block *top;
     uint64_t *changed;
     bool source, paused, ran;
+    enum guest_disk_hold hold; /* of a disk that both sides see, and that has no content here */
     unsigned changes, turns;
     int tracking;
     uint64_t memory_hash, disk_hash, device_hash; /* ran: as it began */
@@ -136,6 +137,7 @@ static void rig_resume(Guest *g)
     struct rig_machine *m = machine_of(g);
     Loop *l = m->fixture->f->host.loop;
 
+    assert_int_equal(m->hold, GUEST_DISKS_HELD);
     m->paused = false;
     if (m->source || m->ran)
         return;
@@ -203,11 +205,29 @@ static bool rig_mark_disks(Guest *g, const struct guest_disk_mark *mark, Error *
     return true;
 }
 
+/* Of all machines that there are. */
+static unsigned holders;
+
+/* Nobody else may hold it; and what is held is let go by a machine that stands still. */
+static bool rig_hold_disks(Guest *g, enum guest_disk_hold how, Error **errp)
+{
+    struct rig_machine *m = machine_of(g);
+
+    (void)errp;
+    assert_true(how == m->hold || !m->source || m->paused);
+    assert_true(how != GUEST_DISKS_OFFERED || m->hold != GUEST_DISKS_LEFT);
+    holders += (how == GUEST_DISKS_HELD) - (m->hold == GUEST_DISKS_HELD);
+    assert_true(holders <= 1);
+    m->hold = how;
+    return true;
+}
+
 static bool rig_take_over(Guest *g, Error **errp)
 {
     struct rig_machine *m = machine_of(g);
 
     (void)errp;
+    assert_int_equal(m->hold, GUEST_DISKS_HELD);
     m->memory_hash = guest_memory_hash(g->memory);
     m->disk_hash = hash_disk(m);
     m->device_hash = hash_devices();
@@ -296,6 +316,7 @@ static const struct guest_ops rig_ops = {
     .request = rig_request,
     .reset = rig_reset,
     .mark_disks = rig_mark_disks,
+    .hold_disks = rig_hold_disks,
     .save_config = rig_save_config,
     .take_over = rig_take_over,
     .announce = rig_announce,
@@ -331,6 +352,8 @@ struct rig_machine *rig_machine_new(bool source)
 
     assert_non_null(m);
     m->source = source;
+    m->hold = source ? GUEST_DISKS_HELD : GUEST_DISKS_LEFT;
+    holders += source;
     m->fixture = machine_fixture_new();
     m->guest = (Guest){.ops = &rig_ops, .memory = m->fixture->f->host.memory};
     m->changed = calloc(1, bitmap_bytes(m->guest.memory->page_count));
@@ -357,6 +380,7 @@ void rig_machine_free(struct rig_machine *m)
 {
     if (!m)
         return;
+    holders -= m->hold == GUEST_DISKS_HELD;
     ram_state_unregister(&m->guest);
     machine_fixture_free(m->fixture);
     replication_group_free(m->group);
@@ -371,7 +395,7 @@ Guest *rig_machine_guest(struct rig_machine *m)
 
 bool rig_machine_goes_on(struct rig_machine *m)
 {
-    if (m->paused || m->tracking)
+    if (m->paused || m->tracking || m->hold != GUEST_DISKS_HELD)
         return false;
     write_disk(m, DISK_OFFSET, DISK_VALUE); /* which is there already */
     return true;

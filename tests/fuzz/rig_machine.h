@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Rig machine: a Guest of every device (machine_fixture.h), a writable disk with its replication filter, and no
- * processors. A source's memory and disk change now and then while it is moved; at a destination the devices go on
+ * Rig machine: a Guest of every device (machine_fixture.h), a writable disk with its replication filter, one that both
+ * sides see, which is no more than the question whose it is, and no processors. A source's memory and disk change now and then while it is moved; at a destination the devices go on
  * for some turns of their loop once the guest runs.
  */
 #ifndef TESTS_RIG_MACHINE_H
@@ -18,7 +18,7 @@ struct rig_machine *rig_machine_from_stream(VMStream *f, Error **errp);
 void rig_machine_free(struct rig_machine *m); /* NULL is fine */
 
 Guest *rig_machine_guest(struct rig_machine *m);
-/* It is not paused, nobody tracks what it changes, and its disk takes a write. */
+/* It is not paused, nobody tracks what it changes, its disk takes a write, and the one that both sides see is its own. */
 bool rig_machine_goes_on(struct rig_machine *m);
 /* Its processors did, at a destination: even for a moment. */
 bool rig_machine_ran(const struct rig_machine *m);
