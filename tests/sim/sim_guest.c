@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RECORD_CONFIG 0x7001
+#define RECORD_CONFIG     0x7001
+#define OUTPUTS_OF_A_BOOT 40000 /* it is numbered on from far above */
 
 struct SimGuest {
     Guest guest;
@@ -510,6 +511,11 @@ static bool guest_mark_disks(Guest *gg, const struct guest_disk_mark *mark, Erro
     return guest_disks_mark(of(gg)->disks, mark, of(gg)->cpu.lineage, errp);
 }
 
+static bool guest_hold_disks(Guest *gg, enum guest_disk_hold how, Error **errp)
+{
+    return guest_disks_hold(of(gg)->disks, how, errp);
+}
+
 static const struct guest_ops ops = {
     .pause = guest_pause,
     .resume = guest_resume,
@@ -522,6 +528,7 @@ static const struct guest_ops ops = {
     .request = guest_request,
     .reset = guest_reset,
     .mark_disks = guest_mark_disks,
+    .hold_disks = guest_hold_disks,
     .save_config = guest_save_config,
     .take_over = guest_take_over,
     .announce = guest_announce,
@@ -607,9 +614,6 @@ void sim_guest_power_on(SimGuest *g)
     task_broadcast(&g->cond);
     task_unlock(&g->lock);
 }
-
-/* Its output is numbered on from far above. */
-#define OUTPUTS_OF_A_BOOT 40000
 
 void sim_guest_boot(SimGuest *g, bool certain)
 {

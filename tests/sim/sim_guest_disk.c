@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "sim_guest_disk.h"
+#include "sim_shared.h"
 #include "sim_content.h"
 
 #include "block/replication_filter.h"
@@ -31,6 +32,7 @@ struct guest_disks {
     Block *top[SIM_DISKS_MAX];
     struct request requests[SIM_SLOTS];
     struct content truth; /* as the guest knows it */
+    struct sim_shared shared;
 };
 
 static const VMStateField slot_fields[] = {
@@ -296,6 +298,7 @@ static void do_anything(struct guest_disks *d, struct sim_disk_state *s, struct 
 void guest_disks_step(struct guest_disks *d, struct sim_disk_state *s, struct sim_rng *rng, uint32_t lineage,
                       const uint64_t *applied, const uint64_t *chain)
 {
+    sim_shared_check(&d->shared);
     for (int i = 0; i < SIM_SLOTS; i++)
         if (s->slots[i].op && d->requests[i].done)
             end_slot(d, s, i);
@@ -309,6 +312,7 @@ void guest_disks_step(struct guest_disks *d, struct sim_disk_state *s, struct si
 void guest_disks_init(void)
 {
     replication_group_register();
+    sim_shared_init();
 }
 
 static void open_disks(struct guest_disks *d, Error **errp)
@@ -335,6 +339,7 @@ struct guest_disks *guest_disks_new(Error **errp)
     if (!d->group)
         return NULL;
     open_disks(d, errp);
+    sim_shared_open(&d->shared);
     content_new(&d->truth);
     return d;
 }
@@ -349,6 +354,7 @@ void guest_disks_free(struct guest_disks *d)
     }
     replication_group_free(d->group);
     content_free(&d->truth);
+    sim_shared_close(&d->shared);
     free(d);
 }
 
@@ -402,6 +408,12 @@ static void adopt(struct guest_disks *d, uint32_t lineage)
 void guest_disks_boot(struct guest_disks *d, uint32_t lineage)
 {
     adopt(d, lineage);
+    sim_shared_hold(&d->shared, GUEST_DISKS_HELD, NULL);
+}
+
+bool guest_disks_hold(struct guest_disks *d, enum guest_disk_hold how, Error **errp)
+{
+    return sim_shared_hold(&d->shared, how, errp);
 }
 
 /* What the last life has not flushed may be there: it is flushed before anybody is told of it. */

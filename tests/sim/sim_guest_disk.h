@@ -56,6 +56,9 @@ void guest_disks_free(struct guest_disks *d);
 bool guest_disks_mark(struct guest_disks *d, const struct guest_disk_mark *mark, uint32_t lineage,
                       Error **errp);
 
+/* Of the one that is shared: whose is it? */
+bool guest_disks_hold(struct guest_disks *d, enum guest_disk_hold how, Error **errp);
+
 /* One step of the program. applied, chain: what its log is to say of its clients. */
 void guest_disks_step(struct guest_disks *d, struct sim_disk_state *s, struct sim_rng *rng, uint32_t lineage,
                       const uint64_t *applied, const uint64_t *chain);
