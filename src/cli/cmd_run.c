@@ -13,6 +13,7 @@ struct run_options {
     struct vm_options vm;
     int64_t cpus, memory;
     char kernel[1024], initrd[1024], config[1024];
+    bool dirty_ring;
 };
 
 static bool known_model(const char *name)
@@ -52,6 +53,7 @@ static bool check_machine(struct run_options *o, Error **errp)
     }
     c->cpus = o->cpus;
     c->memory = o->memory;
+    c->dirty_ring = o->dirty_ring ? MACHINE_DIRTY_RING_MAX : 0;
     return !o->vm.listen.address[0] || listen_check(&o->vm.listen, errp);
 }
 
@@ -100,6 +102,8 @@ int cmd_run(int argc, char **argv)
         {"cmdline", "TEXT", OPTION_STRING, c->cmdline, sizeof(c->cmdline), "the kernel's command line"},
         {"cpu", "MODEL", OPTION_STRING, c->cpu_model, sizeof(c->cpu_model),
          "host, v2, v3 or v4: what both hosts of a pair have (host)"},
+        {"dirty-ring", NULL, OPTION_FLAG, &o.dirty_ring, 0,
+         "KVM says which vCPU writes: a migration that slows the guest slows only those"},
         {"disk", "path=F,id=I", OPTION_EACH, &disk, 0, "a disk; also format=raw, readonly=on, shared=on"},
         {"net", "tap=T,id=I", OPTION_EACH, &net, 0, "a NIC on a tap; bridge=B instead makes one; also mac=M"},
         {"channel", "unix=F,id=I", OPTION_EACH, &channel, 0,

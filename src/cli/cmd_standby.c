@@ -42,7 +42,7 @@ static int dispatch(const struct vm_options *o, const char *config)
 int cmd_standby(int argc, char **argv)
 {
     char config[1024] = "";
-    bool any = false;
+    bool any = false, dirty_ring = false;
     struct vm_options o = {.standby = true, .machine.console = "null"};
     struct machine_config *c = &o.machine;
     struct option_each disk = {machine_option_disk, c}, net = {machine_option_net, c},
@@ -62,6 +62,7 @@ int cmd_standby(int argc, char **argv)
         {"channel", "id=I,unix=F", OPTION_EACH, &channel, 0, "what the primary's channel I is on this host"},
         {"console", "WHERE", OPTION_STRING, c->console, sizeof(c->console),
          "stdio, file:PATH, unix:PATH or null (null)"},
+        {"dirty-ring", NULL, OPTION_FLAG, &dirty_ring, 0, "as for run, for the machine that is made here"},
         {"psk", "FILE", OPTION_STRING, o.listen.psk, sizeof(o.listen.psk), "the pair's key (perdure keygen)"},
         {"force-stale", NULL, OPTION_FLAG, &o.force_stale, 0,
          "overwrite disks although they may be the newest copy"},
@@ -84,6 +85,7 @@ int cmd_standby(int argc, char **argv)
         client_fail(argv[0], err);
         return 2;
     }
+    c->dirty_ring = dirty_ring ? MACHINE_DIRTY_RING_MAX : 0;
     vm = vm_new(&o, &err);
     status = vm ? vm_run(vm) : client_fail(argv[0], err);
     vm_free(vm);

@@ -11,6 +11,7 @@ bool dirty_log_init(struct dirty_log *d, struct kvm *k, GuestMemory *m, Error **
     *d = (struct dirty_log){.kvm = k, .memory = m};
     d->pending = calloc(1, bitmap_bytes(m->page_count));
     d->scratch = calloc(1, bitmap_bytes(m->page_count));
+    task_mutex_init(&d->lock);
     if (d->pending && d->scratch)
         return true;
     error_setg_errno(errp, ENOMEM, "dirty page bitmaps");
@@ -18,8 +19,17 @@ bool dirty_log_init(struct dirty_log *d, struct kvm *k, GuestMemory *m, Error **
     return false;
 }
 
+bool dirty_log_add_rings(struct dirty_log *d, const struct vcpus *vcpus, Error **errp)
+{
+    return !d->kvm->ring_size || dirty_rings_init(&d->rings, d->kvm, d->memory, vcpus, errp);
+}
+
 void dirty_log_destroy(struct dirty_log *d)
 {
+    dirty_rings_destroy(&d->rings);
+    if (d->kvm)
+        task_mutex_destroy(&d->lock);
+    d->kvm = NULL;
     free(d->pending);
     free(d->scratch);
     d->pending = d->scratch = NULL;
@@ -35,6 +45,8 @@ static bool set_logging(struct dirty_log *d, bool on, Error **errp)
     }
     return true;
 }
+
+/* --- KVM's bitmap --- */
 
 /* A block's part of a bitmap over all pages: blocks begin at multiples of 64 pages. */
 static uint64_t *block_bits(const struct ram_block *b, uint64_t *map)
@@ -70,9 +82,9 @@ static bool any_bit(const struct ram_block *b, uint64_t *map)
     return bitmap_find_next(block_bits(b, map), pages, 0) < pages;
 }
 
-bool dirty_log_harvest(struct dirty_log *d, Error **errp)
+static bool harvest_bitmap(struct dirty_log *d, Error **errp)
 {
-    for (int i = 0; d->on && i < d->memory->block_count; i++) {
+    for (int i = 0; i < d->memory->block_count; i++) {
         if (!get_log(d, i, errp))
             return false;
         /* Into pending even if the clear fails: a page more does no harm. */
@@ -81,18 +93,77 @@ bool dirty_log_harvest(struct dirty_log *d, Error **errp)
         bitmap_or(block_bits(&d->memory->blocks[i], d->pending),
                   block_bits(&d->memory->blocks[i], d->scratch),
                   d->memory->blocks[i].size >> GUEST_PAGE_SHIFT);
-        d->next = 0;
         if (!clear_log(d, i, errp))
             return false;
     }
-    guest_memory_take_dirty(d->memory, d->pending);
-    d->next = 0;
     return true;
+}
+
+/* --- rings; lock held --- */
+
+static bool drain(struct dirty_log *d, uint64_t *map, Error **errp)
+{
+    return dirty_rings_collect(&d->rings, map, errp) && dirty_rings_protect(&d->rings, &d->torn, errp);
+}
+
+/* All pages are protected that way, and any may have changed. */
+static bool begin_anew(struct dirty_log *d, Error **errp)
+{
+    if (!set_logging(d, false, errp) || !set_logging(d, true, errp))
+        return false;
+    guest_memory_populated(d->memory, d->pending);
+    d->torn = false;
+    return true;
+}
+
+static bool harvest_rings(struct dirty_log *d, Error **errp)
+{
+    bool ok = drain(d, d->pending, errp) && (!d->torn || begin_anew(d, errp));
+
+    dirty_rings_age(&d->rings);
+    return ok;
+}
+
+/* --- both --- */
+
+bool dirty_log_harvest(struct dirty_log *d, Error **errp)
+{
+    bool ok = true;
+
+    task_lock(&d->lock);
+    if (d->on)
+        ok = d->rings.count ? harvest_rings(d, errp) : harvest_bitmap(d, errp);
+    if (ok)
+        guest_memory_take_dirty(d->memory, d->pending);
+    task_unlock(&d->lock);
+    d->next = 0;
+    return ok;
+}
+
+bool dirty_log_relieve(struct dirty_log *d, Error **errp)
+{
+    bool ok;
+
+    task_lock(&d->lock);
+    ok = drain(d, d->memory->dirty, errp);
+    task_unlock(&d->lock);
+    return ok;
+}
+
+uint64_t dirty_log_writers(struct dirty_log *d)
+{
+    uint64_t writers;
+
+    task_lock(&d->lock);
+    writers = dirty_rings_writers(&d->rings);
+    task_unlock(&d->lock);
+    return writers;
 }
 
 bool dirty_log_start(struct dirty_log *d, Error **errp)
 {
     memset(d->pending, 0, bitmap_bytes(d->memory->page_count));
+    dirty_rings_forget(&d->rings);
     if (!set_logging(d, true, errp)) {
         set_logging(d, false, NULL);
         return false;
@@ -114,6 +185,10 @@ void dirty_log_stop(struct dirty_log *d)
 {
     d->on = false;
     set_logging(d, false, NULL);
+    task_lock(&d->lock);
+    drain(d, d->pending, NULL); /* nothing is left for the next time */
+    d->torn = false;
+    task_unlock(&d->lock);
     memset(d->pending, 0, bitmap_bytes(d->memory->page_count));
 }
 
@@ -146,7 +221,10 @@ bool dirty_log_pending(const struct dirty_log *d)
 uint64_t dirty_log_estimate(struct dirty_log *d)
 {
     memset(d->scratch, 0, bitmap_bytes(d->memory->page_count));
-    for (int i = 0; d->on && i < d->memory->block_count; i++)
+    task_lock(&d->lock);
+    dirty_rings_peek(&d->rings, d->scratch);
+    task_unlock(&d->lock);
+    for (int i = 0; d->on && !d->rings.count && i < d->memory->block_count; i++)
         get_log(d, i, NULL);
     bitmap_or(d->scratch, d->pending, d->memory->page_count);
     for (size_t i = 0; i < bitmap_words(d->memory->page_count); i++)

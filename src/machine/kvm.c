@@ -137,7 +137,26 @@ static bool enable_manual_dirty_log(struct kvm *k, Error **errp)
     return kvm_call(k->vm, KVM_ENABLE_CAP, &cap, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2", errp);
 }
 
-static bool create_vm(struct kvm *k, Error **errp)
+/* Says who wrote, which the bitmap does not; a virtual machine has one or the other. */
+static bool enable_rings(struct kvm *k, uint32_t entries, Error **errp)
+{
+    int most = check_extension(k->vm, KVM_CAP_DIRTY_LOG_RING);
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_DIRTY_LOG_RING};
+
+    if (most <= 0) {
+        error_setg(
+            errp,
+            "the KVM of this host has no dirty ring (KVM_CAP_DIRTY_LOG_RING): run it without --dirty-ring");
+        return false;
+    }
+    k->ring_size = (uint64_t)most / sizeof(struct kvm_dirty_gfn) < entries
+                       ? (uint32_t)most / sizeof(struct kvm_dirty_gfn)
+                       : entries;
+    cap.args[0] = k->ring_size * sizeof(struct kvm_dirty_gfn);
+    return kvm_call(k->vm, KVM_ENABLE_CAP, &cap, "KVM_CAP_DIRTY_LOG_RING", errp);
+}
+
+static bool create_vm(struct kvm *k, uint32_t ring_entries, Error **errp)
 {
     uint64_t identity = IDENTITY_MAP_ADDRESS;
     int size;
@@ -149,7 +168,7 @@ static bool create_vm(struct kvm *k, Error **errp)
     }
     if (!kvm_call(k->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity, "KVM_SET_IDENTITY_MAP_ADDR", errp) ||
         !kvm_call(k->vm, KVM_SET_TSS_ADDR, (void *)TSS_ADDRESS, "KVM_SET_TSS_ADDR", errp) ||
-        !enable_manual_dirty_log(k, errp))
+        !(ring_entries ? enable_rings(k, ring_entries, errp) : enable_manual_dirty_log(k, errp)))
         return false;
     enforce_pv_features(k);
     size = kvm_ioctl(k->fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
@@ -168,10 +187,10 @@ static bool create_vm(struct kvm *k, Error **errp)
     return true;
 }
 
-bool kvm_open(struct kvm *k, Error **errp)
+bool kvm_open(struct kvm *k, uint32_t ring_entries, Error **errp)
 {
     *k = (struct kvm){.fd = -1, .vm = -1};
-    if (open_device(k, errp) && read_msr_list(k, errp) && create_vm(k, errp))
+    if (open_device(k, errp) && read_msr_list(k, errp) && create_vm(k, ring_entries, errp))
         return true;
     kvm_close(k);
     return false;

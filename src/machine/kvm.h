@@ -24,10 +24,12 @@ struct kvm {
     size_t xsave_size;           /* of KVM_GET_XSAVE2, at most KVM_XSAVE_MAX */
     uint32_t msrs[KVM_MSRS_MAX]; /* KVM_GET_MSR_INDEX_LIST */
     uint32_t msr_count;
+    uint32_t ring_size; /* entries of each processor's dirty ring (dirty_ring.h); 0: KVM keeps a bitmap */
 };
 
-/* Opens the device, checks it, creates the VM. On failure nothing is left open. */
-bool kvm_open(struct kvm *k, Error **errp);
+/* Opens the device, checks it, creates the VM. ring_entries: 0, or a power of two from 1024, of which it takes as many
+ * as KVM offers. On failure nothing is left open. */
+bool kvm_open(struct kvm *k, uint32_t ring_entries, Error **errp);
 void kvm_close(struct kvm *k);
 
 /* Whether this host's KVM offers an extension that is not among those every host must have. */
@@ -38,7 +40,7 @@ int kvm_ioctl(int fd, unsigned long request, void *arg);
 /* false with "what: errno" */
 bool kvm_call(int fd, unsigned long request, void *arg, const char *what, Error **errp);
 
-/* size 0 removes the slot. log: KVM keeps a bitmap of the pages the guest writes. */
+/* size 0 removes the slot. log: KVM keeps account of the pages the guest writes. */
 bool kvm_set_slot(struct kvm *k, unsigned slot, uint64_t gpa, uint64_t size, void *host, bool log,
                   Error **errp);
 

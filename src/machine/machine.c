@@ -13,6 +13,8 @@
 #define TSC_TOLERANCE_PPM 250
 #define CONSOLE_LIMIT     (1u << 20)
 
+_Static_assert(MACHINE_CPUS_MAX <= 64, "vcpus_throttle() has a bit for each");
+
 void machine_tell(Machine *m, enum machine_event ev)
 {
     if (m->listener)
@@ -46,6 +48,11 @@ static void on_vcpu_failed(void *opaque, const char *text)
 {
     log_warn("%s", text);
     machine_tell(opaque, MACHINE_ERROR);
+}
+
+static bool on_ring_full(void *opaque, Error **errp)
+{
+    return dirty_log_relieve(&((Machine *)opaque)->dirty, errp);
 }
 
 /* Without the hardware for it KVM accepts a frequency above its own too, and then moves each processor's TSC
@@ -121,6 +128,7 @@ static bool make_vcpus(Machine *m, bool from_stream, Error **errp)
                                .loop = m->loop,
                                .triple_fault = on_triple_fault,
                                .failed = on_vcpu_failed,
+                               .ring_full = on_ring_full,
                                .opaque = m};
 
     if (!choose_cpuid(m, from_stream, errp) ||
@@ -137,7 +145,7 @@ static bool make_vcpus(Machine *m, bool from_stream, Error **errp)
         if (!set_cpuid(m, v, errp) || !(m->states[i] = vcpu_state_new(&m->kvm, v, errp)))
             return false;
     }
-    return true;
+    return dirty_log_add_rings(&m->dirty, &m->vcpus, errp);
 }
 
 /* --- memory, devices --- */
@@ -307,12 +315,13 @@ enum origin { FROM_NOWHERE, FROM_FILE, FROM_HOST };
 
 static bool make_all(Machine *m, enum origin origin, Error **errp)
 {
-    if (!kvm_open(&m->kvm, errp) || !make_memory(m, errp) || !irqchip_create(&m->irqchip, &m->kvm, errp))
+    if (!kvm_open(&m->kvm, m->setup.config.dirty_ring, errp) || !make_memory(m, errp) ||
+        !irqchip_create(&m->irqchip, &m->kvm, errp))
         return false;
     m->loop = loop_new(errp);
     return m->loop && make_vcpus(m, origin != FROM_NOWHERE, errp) && register_state(m, errp) &&
            make_devices(m, origin == FROM_HOST, errp) && machine_announce_init(m, errp) &&
-           throttle_init(&m->throttle, m->loop, &m->vcpus, errp) && machine_run_init(m, errp);
+           throttle_init(&m->throttle, m->loop, &m->vcpus, &m->dirty, errp) && machine_run_init(m, errp);
 }
 
 /* Takes setup's contents. */

@@ -372,5 +372,6 @@ bool machine_setup_map(struct machine_setup *s, const struct machine_config *hos
         return false;
     }
     memcpy(s->config.console, host->console, sizeof(s->config.console));
+    s->config.dirty_ring = host->dirty_ring;
     return check_config(&s->config, errp);
 }

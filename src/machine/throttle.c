@@ -17,16 +17,13 @@ static void on_timer(void *opaque)
     struct throttle *t = opaque;
 
     t->holds = !t->holds;
-    if (t->holds)
-        vcpus_hold_soon(t->vcpus, VCPU_HOLD_THROTTLE);
-    else
-        vcpus_release(t->vcpus, VCPU_HOLD_THROTTLE);
+    vcpus_throttle(t->vcpus, t->holds ? t->whom : 0);
     loop_timer_set(t->timer, clock_now() + (t->holds ? held_ns(t) : SLICE));
 }
 
-bool throttle_init(struct throttle *t, Loop *loop, struct vcpus *vcpus, Error **errp)
+bool throttle_init(struct throttle *t, Loop *loop, struct vcpus *vcpus, struct dirty_log *log, Error **errp)
 {
-    *t = (struct throttle){.loop = loop, .vcpus = vcpus};
+    *t = (struct throttle){.loop = loop, .vcpus = vcpus, .log = log};
     t->timer = loop_timer_new(loop, on_timer, t);
     if (!t->timer)
         error_setg(errp, "out of memory for the throttle's timer");
@@ -35,14 +32,17 @@ bool throttle_init(struct throttle *t, Loop *loop, struct vcpus *vcpus, Error **
 
 void throttle_set(struct throttle *t, unsigned percent)
 {
+    uint64_t writers = percent ? dirty_log_writers(t->log) : 0;
+
     assert(percent <= GUEST_THROTTLE_MAX);
     loop_lock(t->loop);
+    t->whom = percent ? t->whom | writers : 0;
     if (percent && !t->percent)
         loop_timer_set(t->timer, clock_now());
     if (!percent && t->percent) {
         loop_timer_set(t->timer, TIME_NEVER);
         t->holds = false;
-        vcpus_release(t->vcpus, VCPU_HOLD_THROTTLE);
+        vcpus_throttle(t->vcpus, 0);
     }
     t->percent = percent;
     loop_unlock(t->loop);

@@ -52,6 +52,12 @@ static enum run_result run_once(struct vcpu *v)
     return RUN_BROKEN;
 }
 
+/* Must it stand still, for whatever reason? */
+static bool is_held(const struct vcpu *v)
+{
+    return atomic_load(&v->set->hold) || atomic_load(&v->set->throttled) >> v->index & 1;
+}
+
 static void run_until_held(struct vcpu *v)
 {
     enum run_result result = RUN_AGAIN;
@@ -59,7 +65,7 @@ static void run_until_held(struct vcpu *v)
     while (result != RUN_BROKEN) {
         __atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_RELAXED);
         atomic_signal_fence(memory_order_seq_cst); /* the order that the header explains */
-        if (atomic_load(&v->set->hold))
+        if (is_held(v))
             break;
         result = run_once(v);
     }
@@ -77,18 +83,16 @@ static void spin_while(bool (*busy)(const void *opaque), const void *opaque, int
         sched_yield(); /* whom we wait for may need this core */
 }
 
-static bool must_stand(struct vcpus *s)
+static bool must_stand(const struct vcpu *v)
 {
-    unsigned hold = atomic_load(&s->hold);
-
-    return hold && !(hold & VCPU_HOLD_QUIT);
+    return is_held(v) && !(atomic_load(&v->set->hold) & VCPU_HOLD_QUIT);
 }
 
 static bool nothing_to_do(const void *opaque)
 {
     const struct vcpu *v = opaque;
 
-    return must_stand(v->set) && atomic_load(&v->set->asked) == v->served;
+    return must_stand(v) && atomic_load(&v->set->asked) == v->served;
 }
 
 /* Lock held, and given up meanwhile. */
@@ -134,7 +138,7 @@ static bool stand_still(struct vcpu *v)
         if (atomic_load(&s->asked) != v->served) {
             answer(v);
             spin_until = clock_now() + SPIN_TIME;
-        } else if (must_stand(s)) {
+        } else if (must_stand(v)) {
             rest(v, spin_until);
         } else {
             break;
@@ -184,16 +188,22 @@ static void look_for_none(struct vcpus *s, const atomic_int *count)
 }
 
 /* Lock held. */
+static void kick(struct vcpus *s, uint64_t whom)
+{
+    for (int i = 0; i < s->started; i++)
+        if (whom >> i & 1)
+            pthread_kill(s->cpu[i].thread, KICK_SIGNAL);
+}
+
+/* Lock held. */
 static void hold_and_kick(struct vcpus *s, unsigned reason)
 {
     unsigned before = atomic_fetch_or(&s->hold, reason);
 
     if (reason == VCPU_HOLD_QUIT)
         task_broadcast(&s->go); /* the only one that ends a stand */
-    if (before)
-        return; /* whoever held first has kicked */
-    for (int i = 0; i < s->started; i++)
-        pthread_kill(s->cpu[i].thread, KICK_SIGNAL);
+    if (!before)                /* else whoever held first has kicked */
+        kick(s, UINT64_MAX);
 }
 
 void vcpus_hold(struct vcpus *s, enum vcpu_hold reason)
@@ -216,6 +226,18 @@ void vcpus_release(struct vcpus *s, enum vcpu_hold reason)
     task_lock(&s->lock);
     atomic_fetch_and(&s->hold, ~(unsigned)reason);
     if (!atomic_load(&s->hold))
+        task_broadcast(&s->go);
+    task_unlock(&s->lock);
+}
+
+void vcpus_throttle(struct vcpus *s, uint64_t whom)
+{
+    uint64_t before;
+
+    task_lock(&s->lock);
+    before = atomic_exchange(&s->throttled, whom);
+    kick(s, whom & ~before);
+    if (before & ~whom)
         task_broadcast(&s->go);
     task_unlock(&s->lock);
 }

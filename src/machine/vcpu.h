@@ -27,8 +27,11 @@
  * away between two looks, and the processors sleep at once if they have no core to spare, or if the reason
  * is not the engine's pause.
  *
+ * Some may have to stand still by themselves (vcpus_throttle()): the same, but that nobody waits for them.
+ *
  * Locks: vcpus_hold() must not be called with the loop lock held, nor on a vCPU thread: an access under way
- * needs both. vcpus_hold_soon() may be called anywhere.
+ * needs both. vcpus_hold_soon() and vcpus_throttle() may be called
+ * anywhere.
  */
 #ifndef MACHINE_VCPU_H
 #define MACHINE_VCPU_H
@@ -45,15 +48,16 @@ enum vcpu_hold {
     VCPU_HOLD_REQUEST = 1 << 2, /* the guest asked for its end or a reset */
     VCPU_HOLD_ERROR = 1 << 3,   /* KVM cannot go on with it */
     VCPU_HOLD_QUIT = 1 << 4,
-    VCPU_HOLD_THROTTLE = 1 << 5, /* for a part of the time (throttle.h) */
 };
 
-/* What the processors need of the machine. Callbacks come on vCPU threads and may only wake somebody. */
+/* What the processors need of the machine. Callbacks come on vCPU threads and may only wake somebody, but for
+ * ring_full, which empties their dirty rings. */
 struct vcpu_owner {
     struct bus *bus;
     Loop *loop;
     void (*triple_fault)(void *opaque);
     void (*failed)(void *opaque, const char *text);
+    bool (*ring_full)(void *opaque, Error **errp);
     void *opaque;
 };
 
@@ -80,9 +84,10 @@ struct vcpus {
     int started; /* under lock: threads begun */
     /* written under lock, looked at without */
     atomic_uint hold;
-    atomic_int moving; /* threads not at the barrier */
-    atomic_uint asked; /* the number of the last question */
-    atomic_int busy;   /* threads that have not answered it */
+    atomic_ullong throttled; /* bit i: processor i stands still, even if there is no reason for all */
+    atomic_int moving;       /* threads not at the barrier */
+    atomic_uint asked;       /* the number of the last question */
+    atomic_int busy;         /* threads that have not answered it */
     void (*question)(struct vcpu *v, void *opaque);
     void *question_opaque;
 };
@@ -97,6 +102,9 @@ void vcpus_hold(struct vcpus *s, enum vcpu_hold reason);
 /* Sets the reason and kicks, waits for nobody. */
 void vcpus_hold_soon(struct vcpus *s, enum vcpu_hold reason);
 void vcpus_release(struct vcpus *s, enum vcpu_hold reason);
+/* Bit i: processor i stands still as well, from soon on, until its bit is not among those of a later call. Waits for
+ * nobody. */
+void vcpus_throttle(struct vcpus *s, uint64_t whom);
 bool vcpus_held(struct vcpus *s, enum vcpu_hold reason);
 
 /* Held, and still: each thread calls fn once, at the barrier; fn may use its processor and what opaque offers

@@ -81,6 +81,18 @@ static bool fail(struct vcpu *v, const char *what, unsigned long long reason)
     return false;
 }
 
+static bool empty_rings(struct vcpu *v)
+{
+    struct vcpu_owner *o = &v->set->owner;
+    Error *err = NULL;
+
+    if (o->ring_full(o->opaque, &err))
+        return true;
+    vcpu_report_failure(v, error_get_pretty(err), 0);
+    error_free(err);
+    return false;
+}
+
 bool vcpu_serve_exit(struct vcpu *v)
 {
     struct kvm_run *run = v->run;
@@ -96,6 +108,8 @@ bool vcpu_serve_exit(struct vcpu *v)
     case KVM_EXIT_HLT:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
         return true;
+    case KVM_EXIT_DIRTY_RING_FULL:
+        return empty_rings(v);
     case KVM_EXIT_SHUTDOWN:
         log_info("vcpu%d: triple fault", v->index);
         v->set->owner.triple_fault(v->set->owner.opaque);
