@@ -82,9 +82,11 @@ def corpus_disks(pair, guest, cpus):
     return {pair.a: [], pair.b: []}, []
 
 
-def there_and_back(pair, guest, cpus, moves=4, move=move):
-    """move: as the one above."""
+def there_and_back(pair, guest, cpus, moves=4, move=move, more=()):
+    """move: as the one above. more: options of both sides' machines, or of each."""
     options, disks = corpus_disks(pair, guest, cpus)
+    for host in options:
+        options[host] = options[host] + list(more[host] if isinstance(more, dict) else more)
     process = run_count(pair.a, CORPUS[guest], cpus, kernel=guest, extra=options[pair.a])
     before = assert_well(pair)
     client = CountClient(pair) if guest in ("count", "log") else None

@@ -45,7 +45,7 @@ def begun(pair, *options, guest=busy_guest, standby=()):
 
 # --- the corpus ---
 
-def there_and_back(pair, guest, cpus):
+def there_and_back(pair, guest, cpus, more=()):
     def move(here, there, source, standby):
         destination = there.standby(standby)
         limit(here, SLOW)
@@ -56,7 +56,7 @@ def there_and_back(pair, guest, cpus):
         limit(here, None)
         return destination
 
-    test_migrate.there_and_back(pair, guest, cpus, moves=2, move=move)
+    test_migrate.there_and_back(pair, guest, cpus, moves=2, move=move, more=more)
 
 
 def test_walk(pair):

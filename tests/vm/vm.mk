@@ -24,6 +24,8 @@ $(vm_bin): $(B)/tests/vm/%: $(B)/tests/vm/%.o $(vm_lib) $(test_objs)
 
 # It counts allocations.
 $(B)/tests/vm/test_machine_save: ALL_LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+# A host that lacks something.
+$(B)/tests/vm/test_dirty_log: ALL_LDFLAGS += -Wl,--wrap=ioctl
 
 # Loaded before the C library, and without the sanitizers: they are the program's.
 failing_io := $(B)/tests/vm/failing_io.so
