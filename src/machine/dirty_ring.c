@@ -120,7 +120,7 @@ void dirty_rings_peek(const struct dirty_rings *r, uint64_t *map)
 }
 
 /*
- * KVM gathers neighbours before it protects them, and since Linux 6.16 it goes home when a signal is pending, without
+ * KVM gathers neighbours before it protects them, and since Linux 6.17 it goes home when a signal is pending, without
  * those that it had gathered: they are neither in the ring any more nor protected. So no signal may come, but some
  * cannot be held back (a stop, a freezer): then fewer entries come back than were collected.
  */
