@@ -198,7 +198,7 @@ static void end_stops(pid_t child)
 /* KVM may leave pages unprotected when a signal comes, also one that cannot be held back: of that nothing is seen. */
 static void test_rings_and_signals(void **state)
 {
-    const struct itimerval often = {{0, 50}, {0, 50}}, never = {{0, 0}, {0, 0}};
+    const struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
     const struct sigaction action = {.sa_handler = on_alarm};
     sigset_t alarm;
     pid_t child;
