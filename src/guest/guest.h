@@ -74,8 +74,8 @@ struct guest_ops {
     /* Never started: from here on pages of its RAM can be missing, until missing_free(). NULL: it cannot run so. */
     MissingPages *(*missing_new)(Guest *g, Error **errp);
 
-    /* Its processors stand still for so many percent of the time, at most GUEST_THROTTLE_MAX; 0: not any more. NULL:
-     * they cannot be slowed. */
+    /* Its processors, or those of them that write, stand still for so many percent of the time, at most
+     * GUEST_THROTTLE_MAX; 0: not any more. NULL: they cannot be slowed. */
     void (*throttle)(Guest *g, unsigned percent);
 
     /* The request that the guest made and that was not yet carried out. Paused. */
