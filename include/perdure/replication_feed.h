@@ -77,6 +77,8 @@ typedef struct ReplicationFeedOps {
     bool (*next)(void *opaque, uint64_t epoch, VMStream *f);
     /* Primary: the messages of the running epoch have become so many that it should end. */
     bool (*full)(void *opaque);
+    /* Primary, just started: the other half has the same content already, there is nothing to ask. */
+    void (*equal)(void *opaque);
     /* Primary, the machine runs: puts the sync's next question; false with no error: all is equal, or was
      * never different. May wait for a disk. One question at a time: the next is asked when the last was
      * answered, and what followed from it was taken by next(). */
@@ -134,6 +136,7 @@ bool replication_feeds_ask(VMStream *f, uint16_t type, uint64_t id, bool *ret_as
 /* f: the reply's record, open, closed by this. It must be of the feed that was asked last. */
 bool replication_feeds_answer(VMStream *f, Error **errp);
 uint64_t replication_feeds_left(void);
+void replication_feeds_equal(void);
 void replication_feeds_verify(void);
 /* f: a message's record, open, closed by this. Where a reply is due it is one record of reply_type in reply
  * (which is empty before). An id that no feed has is an error by name. */

@@ -49,6 +49,15 @@ bool disk_sync_start(ReplicationGroup *g, Error **errp)
     return true;
 }
 
+/* Behind the end of the last disk. */
+void disk_sync_equal(ReplicationGroup *g)
+{
+    g->sync.disk = g->count;
+    task_lock(&g->lock);
+    g->sync_left = 0;
+    task_unlock(&g->lock);
+}
+
 void disk_sync_stop(ReplicationGroup *g)
 {
     free(g->sync.writes.part);

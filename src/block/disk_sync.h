@@ -38,6 +38,7 @@ struct disk_sync {
 bool disk_sync_start(ReplicationGroup *g, Error **errp);
 void disk_sync_stop(ReplicationGroup *g);
 /* As ReplicationFeedOps. */
+void disk_sync_equal(ReplicationGroup *g);
 bool disk_sync_next(ReplicationGroup *g, uint64_t epoch, VMStream *f);
 bool disk_sync_ask(ReplicationGroup *g, VMStream *f, Error **errp);
 bool disk_sync_answer(ReplicationGroup *g, VMStream *f, Error **errp);

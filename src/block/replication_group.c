@@ -272,6 +272,11 @@ static bool feed_full(void *opaque)
     return full;
 }
 
+static void feed_equal(void *opaque)
+{
+    disk_sync_equal(opaque);
+}
+
 static bool feed_ask(void *opaque, VMStream *f, Error **errp)
 {
     ReplicationGroup *g = opaque;
@@ -327,6 +332,7 @@ static void feed_copy_end(void *opaque)
 static const ReplicationFeedOps feed_ops = {
     .next = feed_next,
     .full = feed_full,
+    .equal = feed_equal,
     .ask = feed_ask,
     .answer = feed_answer,
     .left = feed_left,

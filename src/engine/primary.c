@@ -182,7 +182,7 @@ static bool open_buffers(struct primary *p, Error **errp)
     p->staging = staging_new(p->capacity, errp);
     if (!p->staging)
         return false;
-    p->encoder = page_encoder_new(m->page_count, p->s->hello.delta, errp);
+    p->encoder = page_encoder_new(m->page_count, p->s->hello.delta, true, errp);
     if (!p->encoder)
         return false;
     p->devices = perdure_stream_open_memory(DEVICES_RESERVE);

@@ -156,7 +156,7 @@ void backup_drop(struct backup *b, bool superseded, const char *why)
         e->owner.factory->destroy(e->owner.factory, g);
         e->guest = NULL;
         e->guest_is_made = false;
-    } else if (g && !g->ops->clear(g, &err)) {
+    } else if (g && !g->ops->clear(g, false, &err)) {
         engine_note_trouble(e, err);
     }
     error_free(err);

@@ -79,7 +79,7 @@ static struct successor *new_successor(struct backup *b, const char *to, bool as
     snprintf(su->to, sizeof(su->to), "%s", to);
     su->changed = calloc(1, bitmap_bytes(m->page_count));
     su->taken = calloc(1, bitmap_bytes(m->page_count));
-    su->encoder = page_encoder_new(m->page_count, false, errp);
+    su->encoder = page_encoder_new(m->page_count, false, true, errp);
     su->batch = perdure_stream_open_memory(SUCCESSOR_BATCH_PAGES * (GUEST_PAGE_SIZE + 64));
     if (su->changed && su->taken && su->encoder && su->batch) {
         guest_memory_populated(m, su->changed);

@@ -26,7 +26,7 @@ static bool become_backup(struct primary *p, Error **errp)
     bool ok;
 
     primary_give_away(p);
-    ok = p->g->ops->clear(p->g, errp);
+    ok = p->g->ops->clear(p->g, false, errp);
     task_lock(&e->lock);
     e->generation++;
     e->epoch = 0;

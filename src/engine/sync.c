@@ -44,7 +44,7 @@ bool primary_sync(struct primary *p, Error **errp)
 {
     uint64_t before = UINT64_MAX, left;
 
-    if (!primary_feed_sync(p, errp) || !p->g->ops->tracking_start(p->g, errp))
+    if (!primary_feed_sync(p, errp) || !p->g->ops->tracking_start(p->g, false, errp))
         return false;
     p->tracking = true;
     for (int round = 0; round < ROUNDS_MAX; round++) {

@@ -58,8 +58,9 @@ struct guest_ops {
      * here; then come collect and, last, the save. NULL: there is nothing to gain. */
     bool (*begin_save)(Guest *g, Error **errp);
 
-    /* Change tracking on: every populated page counts as changed. Paused or running. */
-    bool (*tracking_start)(Guest *g, Error **errp);
+    /* Change tracking on: every populated page counts as changed; equal: none does, somebody else has the same RAM.
+     * Paused, or running if it is not that. */
+    bool (*tracking_start)(Guest *g, bool equal, Error **errp);
     void (*tracking_stop)(Guest *g);
     /* Copies changed pages into staging until it is full. live: the guest runs, a page may be stale by the
      * time it is sent and will then count as changed again; not live: paused, exact. *ret_more: pages that
@@ -105,9 +106,9 @@ struct guest_ops {
     bool (*take_over)(Guest *g, Error **errp);
     /* NICs announce themselves (RARP, GUEST_ANNOUNCE), repeated over a second by the machine's own timers. */
     void (*announce)(Guest *g);
-    /* RAM all zero, devices as after power-on, not running: ready to be a standby again. Paused or never
-     * started. */
-    bool (*clear)(Guest *g, Error **errp);
+    /* Devices as after power-on, RAM all zero unless it is kept, not running: ready to be a standby again. Paused or
+     * never started. */
+    bool (*clear)(Guest *g, bool keep_ram, Error **errp);
     /* The backup proves the first epoch: it loads the state and saves it again. Are these two bodies of a
      * section, equal in size but not in content, the same state? Yes where only clocks differ, which go on by
      * themselves. NULL: never. */

@@ -24,7 +24,8 @@
 struct PageEncoder {
     uint64_t page_count;
     uint8_t *shadow; /* NULL: no deltas. Page by page what the other side holds */
-    uint64_t *used;  /* pages of the shadow that were written; the others are zero, and not looked at */
+    uint64_t *used;  /* pages of the shadow that were written; the others are not looked at */
+    bool blank;      /* the other side's copies of those are zero; else anything */
     bool packing;
     unsigned misses, skip,
         skips; /* pages that did not pack, in a row; not to be tried; as many the next time */
@@ -58,7 +59,7 @@ static bool make_shadow(PageEncoder *e, Error **errp)
     return e->used;
 }
 
-PageEncoder *page_encoder_new(uint64_t page_count, bool delta, Error **errp)
+PageEncoder *page_encoder_new(uint64_t page_count, bool delta, bool blank, Error **errp)
 {
     PageEncoder *e = calloc(1, sizeof(*e));
 
@@ -67,6 +68,7 @@ PageEncoder *page_encoder_new(uint64_t page_count, bool delta, Error **errp)
         return NULL;
     }
     e->page_count = page_count;
+    e->blank = blank;
     if (delta && !make_shadow(e, errp)) {
         page_encoder_free(e);
         return NULL;
@@ -90,6 +92,7 @@ void page_encoder_reset(PageEncoder *e)
         return;
     madvise(e->shadow, shadow_bytes(e), MADV_DONTNEED);
     memset(e->used, 0, bitmap_bytes(e->page_count));
+    e->blank = true;
 }
 
 void page_encoder_set_packing(PageEncoder *e, bool on)
@@ -150,16 +153,22 @@ static void update_shadow(uint8_t *shadow, uint64_t mask, const uint8_t *data)
     }
 }
 
+/* The lines in which data differs from what the other side holds. */
+static uint64_t differing(const PageEncoder *e, uint64_t page, const uint8_t *data)
+{
+    if (e->shadow && bitmap_test(e->used, page))
+        return page_diff(e->shadow + page * GUEST_PAGE_SIZE, data);
+    /* Not the shadow's own zeroes: to read them would cost a page fault, and the write after it another. */
+    return e->shadow && e->blank ? page_diff(zero_page, data) : UINT64_MAX;
+}
+
 enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uint8_t *data)
 {
     uint8_t *shadow = e->shadow ? e->shadow + page * GUEST_PAGE_SIZE : NULL;
-    uint64_t mask = UINT64_MAX;
+    uint64_t mask = differing(e, page, data);
     enum page_kind kind = PAGE_FULL;
     int packed = 0;
 
-    /* Not the shadow's own zeroes: to read them would cost a page fault, and the write after it another. */
-    if (shadow)
-        mask = page_diff(bitmap_test(e->used, page) ? shadow : zero_page, data);
     if (page_is_zero(data))
         kind = PAGE_ZERO;
     else if (mask && __builtin_popcountll(mask) <= DELTA_LINES_MAX)

@@ -4,7 +4,8 @@
  * by LZ4, where the link is slower than that and the page has something to give (docs/wire-format.md).
  *
  * The encoder keeps a shadow of what the other side holds (RAM-sized, given by the kernel page by page as it
- * is used); both begin as all zero. The decoder's shadow is the other side's RAM itself. An encoded page: u64
+ * is used); both begin as all zero, or nothing is known of what the other side holds, and a page's first copy is no
+ * delta. The decoder's shadow is the other side's RAM itself. An encoded page: u64
  * (page << 2 | kind), then nothing | u64 line mask and the lines | 4096 bytes | u16 size and as many bytes.
  */
 #ifndef GUEST_PAGE_CODEC_H
@@ -18,8 +19,8 @@ typedef struct PageEncoder PageEncoder;
 enum page_kind { PAGE_ZERO, PAGE_DELTA, PAGE_FULL, PAGE_PACKED };
 #define PAGE_KINDS 4
 
-/* delta false: no shadow, zero and full only. */
-PageEncoder *page_encoder_new(uint64_t page_count, bool delta, Error **errp);
+/* delta false: no shadow, zero and full only. blank: the other side's RAM is all zero; else nothing is known of it. */
+PageEncoder *page_encoder_new(uint64_t page_count, bool delta, bool blank, Error **errp);
 void page_encoder_free(PageEncoder *e);
 /* Pages that would go in full are packed from now on, or not any more. Where packing gains nothing, page after page, it
  * is tried less and less often. */

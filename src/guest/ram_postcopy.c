@@ -67,7 +67,7 @@ bool ram_postcopy_begin(Guest *g, Error **errp)
         error_setg_errno(errp, ENOMEM, "bitmap of guest RAM");
         return false;
     }
-    r->urgent = page_encoder_new(page_count(r), false, errp);
+    r->urgent = page_encoder_new(page_count(r), false, true, errp);
     if (!r->urgent)
         return false;
     page_encoder_set_packing(r->urgent, r->packing); /* for good: it has a task of its own */

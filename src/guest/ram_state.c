@@ -43,7 +43,7 @@ static bool prepare_stopped(struct ram_state *r, Error **errp)
 static bool prepare_live(struct ram_state *r, Error **errp)
 {
     r->staging = staging_new(BATCH_PAGES, errp);
-    r->tracking = r->staging && r->guest->ops->tracking_start(r->guest, errp);
+    r->tracking = r->staging && r->guest->ops->tracking_start(r->guest, false, errp);
     return r->tracking;
 }
 
@@ -53,7 +53,7 @@ static int ram_save_setup(VMStream *f, void *opaque)
     const GuestMemory *m = r->guest->memory;
     Error *err = NULL;
 
-    r->encoder = page_encoder_new(m->page_count, false, &err);
+    r->encoder = page_encoder_new(m->page_count, false, true, &err);
     if (!r->encoder || !(r->live ? prepare_live(r, &err) : prepare_stopped(r, &err)))
         return ram_state_failed(f, err);
     perdure_stream_put_u8(f, RAM_BLOCKS);

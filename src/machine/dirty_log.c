@@ -160,7 +160,7 @@ uint64_t dirty_log_writers(struct dirty_log *d)
     return writers;
 }
 
-bool dirty_log_start(struct dirty_log *d, Error **errp)
+bool dirty_log_start(struct dirty_log *d, bool equal, Error **errp)
 {
     memset(d->pending, 0, bitmap_bytes(d->memory->page_count));
     dirty_rings_forget(&d->rings);
@@ -176,7 +176,8 @@ bool dirty_log_start(struct dirty_log *d, Error **errp)
         return false;
     }
     memset(d->pending, 0, bitmap_bytes(d->memory->page_count));
-    guest_memory_populated(d->memory, d->pending);
+    if (!equal)
+        guest_memory_populated(d->memory, d->pending);
     d->next = 0;
     return true;
 }

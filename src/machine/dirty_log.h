@@ -36,8 +36,8 @@ bool dirty_log_init(struct dirty_log *d, struct kvm *k, GuestMemory *m, Error **
 bool dirty_log_add_rings(struct dirty_log *d, const struct vcpus *vcpus, Error **errp);
 void dirty_log_destroy(struct dirty_log *d);
 
-/* Every populated page is pending from here. */
-bool dirty_log_start(struct dirty_log *d, Error **errp);
+/* Every populated page is pending from here, or if equal (paused) none. */
+bool dirty_log_start(struct dirty_log *d, bool equal, Error **errp);
 void dirty_log_stop(struct dirty_log *d);
 bool dirty_log_harvest(struct dirty_log *d, Error **errp);
 /* Copies pending pages until s is full; *ret_more: some are left. */

@@ -22,9 +22,9 @@ static void guest_resume(Guest *g)
     machine_resume(machine_of(g));
 }
 
-static bool guest_tracking_start(Guest *g, Error **errp)
+static bool guest_tracking_start(Guest *g, bool equal, Error **errp)
 {
-    return dirty_log_start(&machine_of(g)->dirty, errp);
+    return dirty_log_start(&machine_of(g)->dirty, equal, errp);
 }
 
 static void guest_tracking_stop(Guest *g)
@@ -170,13 +170,13 @@ bool machine_announce_init(Machine *m, Error **errp)
     return m->announce_timer;
 }
 
-static bool guest_clear(Guest *g, Error **errp)
+static bool guest_clear(Guest *g, bool keep_ram, Error **errp)
 {
     Machine *m = machine_of(g);
 
     vcpus_hold(&m->vcpus, VCPU_HOLD_USER);
     m->state.running = false;
-    return machine_power_on_state(m, errp) && guest_memory_clear(m->guest.memory, errp);
+    return machine_power_on_state(m, errp) && (keep_ram || guest_memory_clear(m->guest.memory, errp));
 }
 
 static bool guest_section_matches(Guest *g, const char *section, const void *sent, const void *loaded,

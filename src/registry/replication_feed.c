@@ -164,6 +164,17 @@ uint64_t replication_feeds_left(void)
     return left;
 }
 
+void replication_feeds_equal(void)
+{
+    struct feed_list *l = feeds();
+
+    l->walks++;
+    for (ReplicationFeed *feed = l->first; feed; feed = feed->next)
+        if (feed->ops->equal)
+            feed->ops->equal(feed->opaque);
+    l->walks--;
+}
+
 void replication_feeds_verify(void)
 {
     struct feed_list *l = feeds();

@@ -148,11 +148,12 @@ static void rig_resume(Guest *g)
     assert_true(loop_start(l, NULL));
 }
 
-static bool rig_tracking_start(Guest *g, Error **errp)
+static bool rig_tracking_start(Guest *g, bool equal, Error **errp)
 {
     (void)errp;
     machine_of(g)->tracking++;
-    guest_memory_populated(g->memory, machine_of(g)->changed);
+    if (!equal)
+        guest_memory_populated(g->memory, machine_of(g)->changed);
     return true;
 }
 
@@ -246,9 +247,9 @@ static void rig_announce(Guest *g)
     loop_unlock(m->fixture->f->host.loop);
 }
 
-static bool rig_clear(Guest *g, Error **errp)
+static bool rig_clear(Guest *g, bool keep_ram, Error **errp)
 {
-    return guest_memory_clear(g->memory, errp);
+    return keep_ram || guest_memory_clear(g->memory, errp);
 }
 
 /* --- the configuration --- */

@@ -298,13 +298,13 @@ static void guest_resume(Guest *gg)
     task_unlock(&g->lock);
 }
 
-static bool guest_tracking_start(Guest *gg, Error **errp)
+static bool guest_tracking_start(Guest *gg, bool equal, Error **errp)
 {
     SimGuest *g = of(gg);
 
     if (fails(g, "tracking_start", errp))
         return false;
-    guest_ram_track(&g->ram);
+    guest_ram_track(&g->ram, equal);
     return true;
 }
 
@@ -494,7 +494,7 @@ static void guest_announce(Guest *gg)
     net_send(g->net, &iov, 1);
 }
 
-static bool guest_clear(Guest *gg, Error **errp)
+static bool guest_clear(Guest *gg, bool keep_ram, Error **errp)
 {
     SimGuest *g = of(gg);
 
@@ -503,7 +503,7 @@ static bool guest_clear(Guest *gg, Error **errp)
     guest_disks_drop(g->disks);
     g->cpu = (struct sim_cpu){.lineage = 0};
     g->powered = g->pausing = g->standing = false;
-    return guest_ram_clear(&g->ram, errp);
+    return guest_ram_clear(&g->ram, keep_ram, errp);
 }
 
 static bool guest_mark_disks(Guest *gg, const struct guest_disk_mark *mark, Error **errp)

@@ -100,19 +100,19 @@ void guest_ram_reset(struct guest_ram *r)
         fill_page(r, p, NULL, true);
 }
 
-bool guest_ram_clear(struct guest_ram *r, Error **errp)
+bool guest_ram_clear(struct guest_ram *r, bool keep, Error **errp)
 {
     r->tracking = false;
     r->changed = r->waiting = 0;
-    return guest_memory_clear(r->memory, errp);
+    return keep || guest_memory_clear(r->memory, errp);
 }
 
-void guest_ram_track(struct guest_ram *r)
+void guest_ram_track(struct guest_ram *r, bool equal)
 {
-    uint64_t populated = 0;
-
-    guest_memory_populated(r->memory, &populated);
-    r->changed = populated;
+    guest_memory_take_dirty(r->memory, &r->changed);
+    r->changed = 0;
+    if (!equal)
+        guest_memory_populated(r->memory, &r->changed);
     r->waiting = 0;
     r->tracking = true;
 }

@@ -29,8 +29,8 @@ void guest_ram_step(struct guest_ram *r, struct sim_rng *rng, uint64_t step);
 /* Writes what a client's request left behind. */
 void guest_ram_note(struct guest_ram *r, uint32_t client, uint64_t value);
 void guest_ram_reset(struct guest_ram *r);
-bool guest_ram_clear(struct guest_ram *r, Error **errp);
-void guest_ram_track(struct guest_ram *r);
+bool guest_ram_clear(struct guest_ram *r, bool keep, Error **errp);
+void guest_ram_track(struct guest_ram *r, bool equal);
 /* True: more is waiting. */
 bool guest_ram_collect(struct guest_ram *r, Staging *s);
 /* All that collect would. */

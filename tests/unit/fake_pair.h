@@ -218,12 +218,13 @@ static inline void fake_resume(Guest *gg)
     task_unlock(&g->lock);
 }
 
-static inline bool fake_tracking_start(Guest *gg, Error **errp)
+static inline bool fake_tracking_start(Guest *gg, bool equal, Error **errp)
 {
     struct fake_guest *g = (struct fake_guest *)gg;
 
     (void)errp;
-    memset(g->dirty, 0xff, bitmap_bytes(gg->memory->page_count));
+    guest_memory_take_dirty(gg->memory, g->dirty);
+    memset(g->dirty, equal ? 0 : 0xff, bitmap_bytes(gg->memory->page_count));
     return true;
 }
 
@@ -297,9 +298,9 @@ static inline void fake_announce(Guest *gg)
     (void)gg;
 }
 
-static inline bool fake_clear(Guest *gg, Error **errp)
+static inline bool fake_clear(Guest *gg, bool keep_ram, Error **errp)
 {
-    return guest_memory_clear(gg->memory, errp);
+    return keep_ram || guest_memory_clear(gg->memory, errp);
 }
 
 static const struct guest_ops fake_ops = {

@@ -71,6 +71,26 @@ static void test_only_what_differs_is_sent(void **state)
     assert_true(pair.b.disk[0]->seen[BLOCK_FLUSH] > 0);
 }
 
+/* After a swap: whatever the disks hold, nothing is read, asked or sent; what is written from then on is. */
+static void test_equal_is_not_compared(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        fill_random(pair.a.disk[i], (unsigned)i);
+        fill_random(pair.b.disk[i], (unsigned)i);
+    }
+    pair_start();
+    pair_enter(&pair.a);
+    replication_feeds_equal();
+    assert_int_equal(replication_feeds_left(), 0);
+    pair_sync();
+    assert_int_equal(pair.a.disk[0]->seen[BLOCK_READ] + pair.b.disk[0]->seen[BLOCK_READ], 0);
+    assert_int_equal(pair_figures(&pair.a).sync_sent, 0);
+    pair_fill(pair.a.top[1], 4096, 0x5a, 512);
+    pair_checkpoint();
+    assert_true(pair_equal());
+}
+
 static void test_progress(void **state)
 {
     uint64_t left, before = UINT64_MAX;
@@ -600,6 +620,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_everything_differs),
         TEST(test_only_what_differs_is_sent),
+        TEST(test_equal_is_not_compared),
         TEST(test_progress),
         TEST(test_large_disk),
         TEST(test_writes_meanwhile),

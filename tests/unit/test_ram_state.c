@@ -24,10 +24,11 @@ static void harvest(struct fake *g)
     guest_memory_take_dirty(g->guest.memory, g->changed);
 }
 
-static bool fake_tracking_start(Guest *guest, Error **errp)
+static bool fake_tracking_start(Guest *guest, bool equal, Error **errp)
 {
     struct fake *g = (struct fake *)guest;
 
+    assert_false(equal);
     (void)errp;
     g->tracking++;
     guest_memory_populated(guest->memory, g->changed);

@@ -89,7 +89,7 @@ static uint64_t follow(Machine *m, int epoch_ms, bool live_passes)
 
     vm_wait_running(m);
     mirror_init(&c, m);
-    VM_OK(g->ops->tracking_start(g, &err));
+    VM_OK(g->ops->tracking_start(g, false, &err));
     assert_true(g->ops->changed_pages(g) > 0);
     mirror_collect(&c, m, true);
     vm_pause(m); /* what the guest wrote before it was copied is in the log once more */
@@ -231,7 +231,7 @@ static void test_dirty_by_device(void **state)
     (void)state;
     vm_wait_console("A");
     mirror_init(&c, m);
-    VM_OK(g->ops->tracking_start(g, &err));
+    VM_OK(g->ops->tracking_start(g, false, &err));
     vm_pause(m);
     mirror_collect(&c, m, false);
     c.collected = 0;
@@ -275,7 +275,7 @@ static double throttled(uint32_t ring)
 
     vm_wait_running(m);
     mirror_init(&c, m);
-    VM_OK(g->ops->tracking_start(g, &err));
+    VM_OK(g->ops->tracking_start(g, false, &err));
     free = paces_for(m, 300);
     for (int i = 0; i < 3; i++) {
         mirror_collect(&c, m, true);

@@ -250,7 +250,7 @@ static void test_allocates_nothing(void **state)
     void *memory = NULL;
 
     (void)state;
-    VM_OK(g->ops->tracking_start(g, &err));
+    VM_OK(g->ops->tracking_start(g, false, &err));
     vm_resume(s.m);
     for (int i = 0; i < 50; i++)
         assert_int_equal(pause_allocates(&s, staging), 0);

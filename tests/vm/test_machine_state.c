@@ -201,12 +201,16 @@ static void test_clear(void **state)
     Guest *g = machine_guest(m);
     struct vm_image im;
     Error *err = NULL;
+    uint64_t hash;
 
     (void)state;
     vm_wait_running(m);
     vm_pause(m);
     vm_image_take(&im, m);
-    VM_OK(g->ops->clear(g, &err));
+    hash = guest_memory_hash(g->memory);
+    VM_OK(g->ops->clear(g, true, &err));
+    assert_true(hash && guest_memory_hash(g->memory) == hash);
+    VM_OK(g->ops->clear(g, false, &err));
     for (uint64_t p = 0; p < g->memory->page_count; p++)
         assert_int_equal(guest_memory_page_host(g->memory, p)[0], 0);
     vm_image_load(&im, m);
@@ -309,7 +313,7 @@ static void test_hostile_state(void **state)
         perdure_stream_close(bad);
     }
     print_message("%u of 400 damaged states refused\n", refused);
-    VM_OK(g->ops->clear(g, &err));
+    VM_OK(g->ops->clear(g, false, &err));
     vm_image_load(&im, m);
     VM_OK(g->ops->take_over(g, &err));
     vm_resume(m);
