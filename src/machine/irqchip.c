@@ -55,6 +55,7 @@ bool irqchip_reset(struct irqchip *c, Error **errp)
     c->pic[1] = c->power_on[1];
     c->ioapic = c->power_on[2];
     c->pit = c->pit_power_on;
+    c->clock_waits = false;
     return irqchip_set(c, errp);
 }
 
@@ -62,6 +63,7 @@ bool irqchip_set_clock(struct irqchip *c, Error **errp)
 {
     struct kvm_clock_data clock = {.clock = c->clock};
 
+    c->clock_waits = false;
     return kvm_call(c->kvm->vm, KVM_SET_CLOCK, &clock, "KVM_SET_CLOCK", errp);
 }
 
@@ -204,9 +206,19 @@ static bool kvmclock_pre_save(void *opaque, Error **errp)
     struct irqchip *c = opaque;
     struct kvm_clock_data clock = {.clock = 0};
 
+    if (c->clock_waits) /* a machine that stands still since it was loaded */
+        return true;
     if (!kvm_call(c->kvm->vm, KVM_GET_CLOCK, &clock, "KVM_GET_CLOCK", errp))
         return false;
     c->clock = clock.clock;
+    return true;
+}
+
+static bool kvmclock_post_load(void *opaque, int version, Error **errp)
+{
+    (void)version;
+    (void)errp;
+    ((struct irqchip *)opaque)->clock_waits = true;
     return true;
 }
 
@@ -216,4 +228,5 @@ const VMStateDescription kvmclock_vmstate = {
     .minimum_version = 1,
     .fields = kvmclock_fields,
     .pre_save = kvmclock_pre_save,
+    .post_load = kvmclock_post_load,
 };

@@ -21,8 +21,9 @@ struct irqchip {
     struct kvm_pit_state2 pit;
     struct kvm_irqchip power_on[3];
     struct kvm_pit_state2 pit_power_on;
-    uint64_t clock; /* ns of kvmclock */
-    bool read;      /* and not saved yet */
+    uint64_t clock;   /* ns of kvmclock */
+    bool clock_waits; /* it was loaded, and KVM does not have it yet */
+    bool read;        /* and not saved yet */
 };
 
 /* Before the first vCPU. */

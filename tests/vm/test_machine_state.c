@@ -48,12 +48,13 @@ static void test_move_two(void **state)
     moves(2, "size=4M cpus=2", 8);
 }
 
-/* What was saved is what is saved again after it was loaded, but for the clocks. */
+/* What was saved is what is saved again after it was loaded, but for the processors' clocks; the guest's waits. */
 static void test_loaded_is_saved(void **state)
 {
     Machine *m = vm_boot("walk", 1, "size=1M");
     struct vm_image im, second;
     size_t size, size2;
+    uint64_t clock;
 
     (void)state;
     vm_wait_running(m);
@@ -62,7 +63,9 @@ static void test_loaded_is_saved(void **state)
     machine_free(m);
     m = vm_image_machine(&im);
     vm_image_load(&im, m);
+    clock = m->irqchip.clock;
     vm_image_take(&second, m);
+    assert_true(clock && m->irqchip.clock == clock);
     perdure_stream_memory(im.devices, &size);
     perdure_stream_memory(second.devices, &size2);
     assert_int_equal(size, size2);
