@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "guest/staging.h"
+#include "base/task.h"
 #include "guest/memory.h"
 
 #include <errno.h>
@@ -9,11 +10,17 @@
 #include <sys/mman.h>
 
 #define MINIMUM_BYTES (64u * 1024 * 1024)
+#define TOUCH_BYTES   (4u * 1024 * 1024) /* in one call, which keeps other page faults waiting */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* of newer C libraries */
+#endif
 
 struct Staging {
     size_t capacity, limit, count;
     uint64_t *pages; /* page index of each */
     uint8_t *data;   /* capacity * GUEST_PAGE_SIZE */
+    Task *toucher;   /* NULL: there is none */
+    bool closing;    /* the task's to see */
 };
 
 size_t staging_default_pages(uint64_t ram_size)
@@ -26,7 +33,8 @@ size_t staging_default_pages(uint64_t ram_size)
     return bytes / GUEST_PAGE_SIZE;
 }
 
-Staging *staging_new(size_t pages, Error **errp)
+/* populate: MAP_POPULATE, or 0. */
+static Staging *make(size_t pages, int populate, Error **errp)
 {
     Staging *s = calloc(1, sizeof(*s));
     size_t bytes = pages * GUEST_PAGE_SIZE;
@@ -34,16 +42,44 @@ Staging *staging_new(size_t pages, Error **errp)
     if (s) {
         s->capacity = s->limit = pages;
         s->pages = malloc(pages * sizeof(*s->pages));
-        s->data =
-            mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+        s->data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | populate, -1, 0);
     }
     if (!s || !s->pages || s->data == MAP_FAILED) {
         error_setg_errno(errp, ENOMEM, "staging area of %zu MiB", bytes >> 20);
         staging_free(s);
         return NULL;
     }
-    /* Touched here, so that no page fault falls into a pause. */
-    memset(s->pages, 0, pages * sizeof(*s->pages));
+    return s;
+}
+
+/* All is touched here, so that no page fault falls into a pause. */
+Staging *staging_new(size_t pages, Error **errp)
+{
+    Staging *s = make(pages, MAP_POPULATE, errp);
+
+    if (s)
+        memset(s->pages, 0, pages * sizeof(*s->pages));
+    return s;
+}
+
+/* Without changing what is there; a kernel before 5.14 cannot do it. */
+static void touch(void *staging)
+{
+    Staging *s = staging;
+    size_t bytes = s->capacity * GUEST_PAGE_SIZE;
+
+    for (size_t at = 0; at < bytes && !__atomic_load_n(&s->closing, __ATOMIC_RELAXED); at += TOUCH_BYTES)
+        madvise(s->data + at, bytes - at < TOUCH_BYTES ? bytes - at : TOUCH_BYTES, MADV_POPULATE_WRITE);
+}
+
+Staging *staging_new_quick(size_t pages, Error **errp)
+{
+    Staging *s = make(pages, 0, errp);
+
+    if (s && !(s->toucher = task_start("staging", touch, s, errp))) {
+        staging_free(s);
+        return NULL;
+    }
     return s;
 }
 
@@ -51,6 +87,8 @@ void staging_free(Staging *s)
 {
     if (!s)
         return;
+    __atomic_store_n(&s->closing, true, __ATOMIC_RELAXED);
+    task_join(s->toucher);
     if (s->data && s->data != MAP_FAILED)
         munmap(s->data, s->capacity * GUEST_PAGE_SIZE);
     free(s->pages);

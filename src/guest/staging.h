@@ -15,6 +15,9 @@ typedef struct Staging Staging;
 
 /* pages: capacity. All memory is touched here. */
 Staging *staging_new(size_t pages, Error **errp);
+/* The same, for a guest that stands still meanwhile: a task of its own touches the memory, and what is used before it
+ * was there takes its page faults. */
+Staging *staging_new_quick(size_t pages, Error **errp);
 size_t staging_default_pages(uint64_t ram_size);
 void staging_free(Staging *s);
 /* From now on it is full with so many, or its capacity. */

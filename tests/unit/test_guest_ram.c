@@ -130,6 +130,12 @@ static void test_staging(void **state)
     staging_limit(s, 1000);
     assert_true(staging_add(s, 78, page) && staging_full(s) && !staging_add(s, 79, page));
     staging_free(s);
+    s = staging_new_quick(4096, NULL); /* in use while it is touched */
+    for (uint64_t i = 0; i < 4096; i++)
+        assert_true(staging_add(s, i, page));
+    for (size_t i = 0; i < 4096; i++)
+        assert_memory_equal(staging_data(s, i), page, 4096);
+    staging_free(s);
     assert_int_equal(staging_default_pages(256 * MIB), 64 * MIB / 4096);
     assert_int_equal(staging_default_pages(GIB), 128 * MIB / 4096);
     assert_int_equal(staging_default_pages(16 * MIB), 16 * MIB / 4096);
