@@ -49,10 +49,10 @@ bool disk_sync_start(ReplicationGroup *g, Error **errp)
     return true;
 }
 
-/* Behind the end of the last disk. */
 void disk_sync_equal(ReplicationGroup *g)
 {
     g->sync.disk = g->count;
+    g->sync.over = true;
     task_lock(&g->lock);
     g->sync_left = 0;
     task_unlock(&g->lock);

@@ -230,6 +230,7 @@ static bool flush_images(ReplicationGroup *g, Error **errp)
 
 static bool apply_at_once(ReplicationGroup *g, const struct epoch_writes *w, Error **errp)
 {
+    g->ran_last = false;
     if (!epoch_writes_apply(w, g->images, g->count, false, errp))
         return false;
     g->target.unflushed += w->bytes;
@@ -402,6 +403,7 @@ bool disk_target_begin_standby(ReplicationGroup *g, Error **errp)
     }
     if (!flush_images(g, errp) || !start_writer(g, errp))
         return false;
+    g->ran_last = false;
     set_epoch(g, 1);
     return true;
 }
@@ -432,7 +434,7 @@ bool disk_target_stop(ReplicationGroup *g, Error **errp)
 {
     struct disk_target *t = &g->target;
     JournalWriter *writer = t->writer;
-    bool ok = !writer || journal_writer_drain(writer, errp);
+    bool ok = writer ? journal_writer_drain(writer, errp) : !g->ran_last || flush_images(g, errp);
 
     t->journal_settled = ok;
     set_writer(g, NULL);

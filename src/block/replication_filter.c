@@ -59,6 +59,8 @@ static void finish(struct forwarded *fw)
     task_lock(&g->lock);
     wake = enqueue(g, fw->write, fw->admission.bytes);
     ready = range_lock_drop(&g->ranges, &fw->range);
+    if (!g->ranges.first)
+        task_broadcast(&g->changed);
     task_unlock(&g->lock);
     free(fw);
     wake_feed(g, wake);

@@ -180,6 +180,7 @@ static bool op_get_error(ReplicationState *rs, Error **errp)
 static void stop_forwarding(ReplicationGroup *g)
 {
     set_state(g, GROUP_PASSIVE);
+    g->ran_last = true;
     task_lock(&g->lock);
     forward_queue_reset(&g->queue);
     task_unlock(&g->lock);
@@ -191,10 +192,11 @@ static bool op_stop(ReplicationState *rs, bool failover, Error **errp)
 {
     ReplicationGroup *g = rs->opaque;
     enum group_state state = group_state(g), next = state;
-    bool lie = state == GROUP_TARGET && failover && fault_point("disks.takeover_of_half_synced");
-    bool ok = lie || may(g, failover ? OP_FAILOVER : OP_STOP, &next, errp);
+    bool whole =
+        state == GROUP_TARGET && failover && (g->ran_last || fault_point("disks.takeover_of_half_synced"));
+    bool ok = whole || may(g, failover ? OP_FAILOVER : OP_STOP, &next, errp);
 
-    if (lie)
+    if (whole)
         next = GROUP_PASSIVE;
     if (state == GROUP_FORWARDING) {
         stop_forwarding(g);
@@ -274,7 +276,10 @@ static bool feed_full(void *opaque)
 
 static void feed_equal(void *opaque)
 {
-    disk_sync_equal(opaque);
+    ReplicationGroup *g = opaque;
+
+    if (g->state == GROUP_FORWARDING)
+        disk_sync_equal(g);
 }
 
 static bool feed_ask(void *opaque, VMStream *f, Error **errp)
@@ -401,6 +406,23 @@ void replication_group_free(ReplicationGroup *g)
     task_cond_destroy(&g->changed);
     task_mutex_destroy(&g->lock);
     free(g);
+}
+
+/* Lock held. */
+static bool is_settled(const ReplicationGroup *g)
+{
+    return !g->ranges.first && !g->queue.waiting && !g->loose;
+}
+
+bool replication_group_settle(ReplicationGroup *g, int64_t until)
+{
+    bool settled;
+
+    task_lock(&g->lock);
+    while (!(settled = is_settled(g)) && task_wait_until(&g->changed, &g->lock, until))
+        ;
+    task_unlock(&g->lock);
+    return settled;
 }
 
 void replication_group_set_pair(ReplicationGroup *g, const char *pair, uint64_t generation)

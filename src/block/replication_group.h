@@ -21,9 +21,10 @@
  *     | STANDBY    | fail (EBUSY)            | refused        | refused          | an epoch   | PASSIVE (2)  |
  *     | UNUSABLE   | fail (EIO)              | refused        | TARGET           | refused    | nothing (1)  |
  *
- * (1) a failover is an error: half a disk is none. (2) UNUSABLE, and an error, if what was acknowledged
- * cannot be put in place: it is in the journal, which stays. A copy to a further standby (disk_copy.h) begins
- * in STANDBY alone, and ends with it.
+ * (1) a failover is an error: half a disk is none; but where the machine here ran last (a swap) and nothing was written
+ * since, it is a whole one, and the state PASSIVE. (2) UNUSABLE, and an error, if what was acknowledged
+ * cannot be put in place: it is in the journal, which stays. A copy to a further standby (disk_copy.h)
+ * begins in STANDBY alone, and ends with it.
  *
  * Primary. A write, zero or unmap goes to the local image from the submitter's own buffer (the device has
  * copied it out of guest RAM: the guest may change the page meanwhile). When it has succeeded locally, and
@@ -37,7 +38,8 @@
  * Sync (disk_sync.h): 64 KiB chunks are compared by SHA-256, and what differs is sent, in the background. A
  * chunk is locked against writes from its reading to its entry into the queue. Everything that the backup
  * receives before the first checkpoint it writes to its images at once: until then they are no disks
- * (disk_record.h: sync-target). The first checkpoint is refused unless the primary has said that the sync is
+ * (disk_record.h: sync-target). After a swap both sides are equal already (ReplicationFeedOps.equal),: the machine's
+ * writes were waited for (replication_group_settle()). The first checkpoint is refused unless the primary has said that the sync is
  * over; it waits until all of it is on the medium.
  *
  * Backup, from then on: an epoch's writes are gathered in memory. checkpoint() gives them to the journal's
@@ -97,6 +99,10 @@ bool replication_group_remove_journal(ReplicationGroup *group, Error **errp);
  * REPLICATION_VERIFY_MAX, none twice) in the epoch that runs, round and round. Nothing happens before the
  * sync is over. */
 void replication_group_verify(ReplicationGroup *group, uint64_t bytes);
+
+/* Primary; the machine's processors stand still, and its loop runs. Waits, until then, for the writes that are under way:
+ * true: there is none, and all are in the queue. */
+bool replication_group_settle(ReplicationGroup *group, int64_t until);
 
 struct replication_group_figures {
     uint64_t sync_left, sync_total; /* bytes to look at */

@@ -56,6 +56,7 @@ struct ReplicationGroup {
     struct range_lock ranges;
     unsigned loose; /* writes under way that nobody forwards: they began before the start */
     uint64_t sync_left, sync_total, sync_sent, verified;
+    bool ran_last; /* the machine here was the last to write to them; the session task's */
     uint32_t verify_disk;
     uint64_t verify_offset;
     struct disk_copy *copy; /* NULL: none; the copying task may look at it without the lock */

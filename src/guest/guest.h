@@ -54,6 +54,10 @@ struct guest_ops {
      * that has a request pending, stays still). */
     void (*resume)(Guest *g);
 
+    /* Paused, for good: waits, at most until then, for what its devices write to its disks. true: nothing is under way any
+     * more. NULL: it writes to none. */
+    bool (*finish_writes)(Guest *g, int64_t until);
+
     /* Paused: a save of the state will follow in this pause. What takes time to find out may be asked for
      * here; then come collect and, last, the save. NULL: there is nothing to gain. */
     bool (*begin_save)(Guest *g, Error **errp);

@@ -32,6 +32,21 @@ static void guest_tracking_stop(Guest *g)
     dirty_log_stop(&machine_of(g)->dirty);
 }
 
+/* The loop runs meanwhile, for it is there that writes end; processors that stand still ask for no more of them. */
+static bool guest_finish_writes(Guest *g, int64_t until)
+{
+    Machine *m = machine_of(g);
+
+    while (!replication_group_settle(m->disks, clock_now())) {
+        loop_unpark(m->loop);
+        replication_group_settle(m->disks, until);
+        loop_park(m->loop);
+        if (clock_now() >= until)
+            return replication_group_settle(m->disks, until);
+    }
+    return true;
+}
+
 static bool guest_begin_save(Guest *g, Error **errp)
 {
     return machine_begin_save(machine_of(g), errp);
@@ -191,6 +206,7 @@ const struct guest_ops machine_guest_ops = {
     .resume = guest_resume,
     .tracking_start = guest_tracking_start,
     .tracking_stop = guest_tracking_stop,
+    .finish_writes = guest_finish_writes,
     .begin_save = guest_begin_save,
     .collect = guest_collect,
     .take_changed = guest_take_changed,

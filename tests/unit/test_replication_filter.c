@@ -109,6 +109,27 @@ static void test_in_flight_comes_with_the_next(void **state)
     assert_backup(0, 1, 100);
 }
 
+static void test_settle(void **state)
+{
+    struct guest_request a, b;
+
+    (void)state;
+    pair_protect();
+    assert_true(replication_group_settle(pair.a.group, clock_now()));
+    disk->held = true;
+    submit(&a, BLOCK_WRITE, 0, 100, 1);
+    submit(&b, BLOCK_WRITE, 50, 100, 2); /* waits for a */
+    memory_block_finish(disk, 0, 0);
+    assert_false(replication_group_settle(pair.a.group, clock_now() + NS_PER_MS));
+    memory_block_finish(disk, 0, 0);
+    assert_true(replication_group_settle(pair.a.group, clock_now()));
+    pair_checkpoint();
+    disk->held = false;
+    take_over();
+    assert_backup(0, 1, 50);
+    assert_backup(50, 2, 100);
+}
+
 /* The end of protection leaves what is under way alone. */
 static void test_in_flight_at_the_end(void **state)
 {
@@ -545,6 +566,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_in_flight_at_the_pause),
         TEST(test_in_flight_comes_with_the_next),
+        TEST(test_settle),
         TEST(test_in_flight_at_the_end),
         TEST(test_in_flight_over_two_protections),
         TEST(test_write_from_before_the_start),

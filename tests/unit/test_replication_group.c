@@ -436,6 +436,29 @@ static void test_verification(void **state)
     pair_expect_error(err, "disk data: 4392 bytes at 196608 differ from the primary's");
 }
 
+/* --- a swap --- */
+
+/* b's machine was the last to run: its disks are whole until something is written to them. */
+static void test_target_that_ran_last(void **state)
+{
+    bool more;
+    Error *err = NULL;
+
+    (void)state;
+    assert_true(pair_start_side(&pair.b, REPLICATION_MODE_PRIMARY, NULL));
+    assert_true(pair_stop(&pair.b, false, NULL));
+    assert_true(pair_start_side(&pair.b, REPLICATION_MODE_SECONDARY, NULL));
+    assert_true(pair_stop(&pair.b, true, NULL));
+    assert_state("PASSIVE");
+    memset(pair.a.disk[0]->bytes, 1, SIZE);
+    pair_start();
+    assert_true(pair_sync_step(&more, NULL));
+    assert_true(pair_messages(1, NULL));
+    assert_false(pair_stop(&pair.b, true, &err));
+    pair_expect_error(err, "half of one copy");
+    assert_state("UNUSABLE");
+}
+
 /* --- planted --- */
 
 static void test_planted_takeover_of_half_synced(void **state)
@@ -470,6 +493,7 @@ int main(void)
         TEST(test_backup_disk_fails_in_standby),
         TEST(test_journal_fails),
         TEST(test_verification),
+        TEST(test_target_that_ran_last),
         TEST(test_planted_takeover_of_half_synced),
     };
 
