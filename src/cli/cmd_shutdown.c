@@ -22,6 +22,18 @@ static bool command(const char *name, const char *what, Error **errp)
     return result;
 }
 
+/* It does not stand by afterwards, and says so: the guest is not held back there for its sake. */
+static bool hand_over(const char *name, Error **errp)
+{
+    json_t *args = json_pack("{sb}", "leave", 1);
+    json_t *result = args ? client_command(name, "perdure-swap", args, errp) : NULL;
+
+    if (!args)
+        error_setg(errp, "out of memory");
+    json_decref(result);
+    return result;
+}
+
 static void read_text(json_t *s, const char *key, char *buf, size_t size)
 {
     json_t *v = json_object_get(s, key);
@@ -63,7 +75,7 @@ static bool end_machine(const char *name, int64_t deadline, Error **errp)
     if (!strcmp(role, "backup") || !strcmp(state, "FENCED"))
         return end_process(name, deadline, errp);
     if (!strcmp(state, "PROTECTED"))
-        return command(name, "perdure-swap", errp) && end_process(name, deadline, errp);
+        return hand_over(name, errp) && end_process(name, deadline, errp);
     return command(name, "system_powerdown", errp) && wait_gone(name, deadline, errp);
 }
 

@@ -189,8 +189,12 @@ static bool perdure_failover(void *opaque, json_t *args, json_t **ret, Error **e
 
 static bool perdure_swap(void *opaque, json_t *args, json_t **ret, Error **errp)
 {
+    static const char *const names[] = {"leave", NULL};
+    bool leave = false;
+
     (void)ret;
-    return qmp_args_only(args, no_args, errp) && engine_swap(vm_engine(opaque), errp);
+    return qmp_args_only(args, names, errp) && qmp_arg_bool(args, "leave", &leave, errp) &&
+           engine_swap(vm_engine(opaque), leave, errp);
 }
 
 const struct qmp_command qmp_commands[] = {

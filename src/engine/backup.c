@@ -36,28 +36,21 @@ bool backup_take_connections(struct backup *b, Error **errp)
            link_start(l, false, errp);
 }
 
-/* After a swap the new primary greets again. */
-static bool greeted_again(struct backup *b, Error **errp)
+/* After a swap this side holds what the new primary begins with. */
+static bool stand_by(struct backup *b, Error **errp)
 {
     struct session *s = b->s;
-    struct wire_hello h;
-    uint16_t type;
-    uint64_t id;
 
-    if (!wire_next(s->in, &type, &id, errp))
-        return false;
-    if (type != WIRE_HELLO) {
-        wire_unexpected(s->in, type, "waiting for the new primary's greeting");
-        return !perdure_stream_error(s->in, errp);
-    }
-    if (!wire_get_hello(s->in, &h, errp))
-        return false;
-    if (strcmp(h.pair, s->hello.pair) || h.generation != s->hello.generation) {
-        error_setg(errp, "the new primary greets for generation %" PRIu64 ", which is not this one",
-                   h.generation);
+    if (!s->last_devices) {
+        error_setg(errp, "the former primary does not stand by%s",
+                   engine_wishes(b->e).leave ? ": it was told to end" : "");
         return false;
     }
-    return wire_send(s->out, WIRE_HELLO_OK, 0, errp);
+    perdure_stream_close(b->last_devices);
+    b->last_devices = s->last_devices;
+    s->last_devices = NULL;
+    b->standby = true;
+    return true;
 }
 
 /* Makes the guest, unless a swap left one here. */
@@ -139,16 +132,21 @@ static bool on_config(struct backup *b, Error **errp)
 
 static bool on_start(struct backup *b, Error **errp)
 {
+    bool due = b->s->swapped ? !b->epoch : b->e->state == ENGINE_SYNCING || b->e->state == ENGINE_MIGRATING;
+
     if (!wire_done(b->s->in, errp))
         return false;
-    if ((b->e->state != ENGINE_SYNCING && b->e->state != ENGINE_MIGRATING) ||
-        b->replicating) { /* a guest may be left here by a swap */
+    if (!due || b->replicating) { /* a guest may be left here by a swap */
         error_setg(errp, "the primary started replication out of turn");
         return false;
     }
     b->replicating = session_mark_disks(b->s, GUEST_DISKS_SYNC_TARGET, errp) &&
                      replication_start_all(REPLICATION_MODE_SECONDARY, errp);
-    return b->replicating && wire_send(b->s->out, WIRE_STARTED, 0, errp);
+    if (!b->replicating || !wire_send(b->s->out, WIRE_STARTED, 0, errp))
+        return false;
+    if (b->s->swapped) /* while the primary, whose guest stands still, does the same */
+        b->hash = guest_memory_hash(b->e->guest->memory);
+    return true;
 }
 
 void backup_become_standby(struct backup *b, const char *why)
@@ -322,7 +320,7 @@ void backup_take_records(struct backup *b, Error **errp)
 
 static void run(struct backup *b, Error **errp)
 {
-    if (!intake_open(b, errp) || !(b->s->swapped ? greeted_again(b, errp) : backup_take_connections(b, errp)))
+    if (!intake_open(b, errp) || !(b->s->swapped ? stand_by(b, errp) : backup_take_connections(b, errp)))
         return;
     backup_take_records(b, errp);
     fetch_go_on(b, errp);

@@ -37,8 +37,9 @@ struct backup {
     VMStream *message, *reply; /* of a feed; the one at hand */
     uint32_t crc;
 
-    uint64_t epoch;         /* the last accepted one; its pages are in RAM */
+    uint64_t epoch;         /* the last accepted one; its pages are in RAM. 0 after a swap: what that left */
     VMStream *last_devices; /* and the rest of its state is here */
+    uint64_t hash;          /* after a swap: of RAM, as that left it */
     bool last_was_swap;
     uint8_t last_request; /* enum guest_request */
 
@@ -49,7 +50,7 @@ struct backup {
     bool moved;
     bool unsettled; /* a takeover failed to put acknowledged epochs in place */
     bool replicating;
-    bool standby; /* the first epoch was accepted: this side may take over */
+    bool standby; /* the first epoch was accepted, or a swap made it one: this side may take over */
     enum session_end end;
 };
 
@@ -115,8 +116,9 @@ bool backup_begin_claim(struct backup *b, Error **errp);
 /* compare.c: what was loaded is what was sent, section by section; the error names the first that differs. */
 bool compare_devices(Guest *g, const VMStream *sent, Error **errp);
 
-/* promote.c: the guest begins to run here from the last accepted epoch. permitted: in a swap. On failure the
- * guest has not run. It may also have ended, as its state says: b->end tells. */
+/* promote.c: the guest begins to run here from the last accepted epoch. permitted: in a swap, where it is only this
+ * side's, and runs later (promote_start()). On failure the guest has not run. It may also have ended, as its state
+ * says: b->end tells. */
 bool backup_promote(struct backup *b, bool permitted, Error **errp);
 /* No longer anybody's backup: replication off, the guest forgotten, LISTENING. superseded: the other side
  * goes on, so a disk that was a whole epoch is an old one from here. */

@@ -162,8 +162,10 @@ bool engine_unprotect(Engine *e, bool force, Error **errp);
 /* Backup: take over now: asks the primary to hand over if it answers, else the arbiter; peer_is_dead: the
  * user vouches (manual arbiter), with what follows as of force above. */
 bool engine_failover(Engine *e, bool peer_is_dead, Error **errp);
-/* Primary, PROTECTED: planned change of roles; waits until the other side runs. */
-bool engine_swap(Engine *e, Error **errp);
+/* Primary, PROTECTED: planned change of roles; waits until the guest is the other side's, which runs it as soon as it is
+ * protected there. leave: this side does not stand by then, and says so: it is about to end; waits for the session's
+ * end, too. */
+bool engine_swap(Engine *e, bool leave, Error **errp);
 
 /* Protection moves on to another standby, without a gap. On the backup, STANDBY: returns when that one has accepted the
  * configuration; this side ends as LISTENING (owner.migrated if it does not listen). On the primary, PROTECTED: asks the backup to

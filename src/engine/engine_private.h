@@ -23,6 +23,7 @@ struct wishes {
     bool quit; /* engine_free() */
     bool unprotect;
     bool swap;
+    bool leave;    /* and after it this side does not stand by: it ends */
     bool handover; /* the backup's user asks for a swap */
     bool vouched;  /* the user says that the other side does not run: UNKNOWN counts as granted */
     bool move_on;  /* engine_protect() needs the session's place: it stops asking the arbiter */

@@ -235,7 +235,7 @@ static bool await_ack(struct primary *p, struct epoch *ep, Error **errp)
     struct wire_ack ack;
     bool ok;
 
-    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
+    session_set_limit(p->s, p->s->unstarted ? p->s->hello.timeout_ns : PRIMARY_ANSWER_LIMIT);
     ok = follow_expect_ack(p, &ack.epoch, errp) && wire_get_ack(p->s->in, &ack, errp);
     session_set_limit(p->s, TIME_NEVER);
     if (!ok)

@@ -93,6 +93,12 @@ static void tell_left(struct primary *p)
     task_unlock(&p->e->lock);
 }
 
+bool primary_feed_equal(struct primary *p, Error **errp)
+{
+    replication_feeds_equal();
+    return primary_feed(p, p->epoch + 1, &p->crc, errp) && perdure_stream_flush(p->s->out, errp);
+}
+
 bool primary_feed_sync(struct primary *p, Error **errp)
 {
     bool asked = true;

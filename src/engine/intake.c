@@ -56,7 +56,7 @@ static GuestMemory *ram(struct backup *b)
 
 bool intake_sync_pages(struct backup *b, Error **errp)
 {
-    if (!b->replicating || b->epoch) {
+    if (!b->replicating || b->standby) {
         error_setg(errp, "the primary sent pages out of turn");
         return false;
     }
@@ -237,9 +237,16 @@ static bool with_devices(const VMStream *devices, bool (*fn)(VMStream *f, Error 
     return ok;
 }
 
+static bool has_hash(struct backup *b, const struct wire_end *end)
+{
+    bool known = b->s->swapped && end->epoch == 1 && !end->pages;
+
+    return (known ? b->hash : guest_memory_hash(ram(b))) == end->hash;
+}
+
 static bool check_hash(struct backup *b, const struct wire_end *end, Error **errp)
 {
-    if (!(end->flags & WIRE_END_HASHED) || guest_memory_hash(ram(b)) == end->hash)
+    if (!(end->flags & WIRE_END_HASHED) || has_hash(b, end))
         return true;
     error_setg(errp, "verification failed: after epoch %" PRIu64 " memory differs from the primary's",
                end->epoch);
@@ -298,11 +305,15 @@ static void count(struct backup *b, const struct wire_end *end)
 /* From here on the epoch counts: the ack may fail, the application may not. */
 static bool accept_first(struct backup *b, const struct wire_end *end, Error **errp)
 {
-    if (!prove_first(b, end, errp) || !session_mark_disks(b->s, GUEST_DISKS_STANDBY, errp))
+    if (!prove_first(b, end, errp)) {
+        b->end = SESSION_FAILED; /* as in accept_next(): after a swap this side could claim */
+        return false;
+    }
+    if (!session_mark_disks(b->s, GUEST_DISKS_STANDBY, errp))
         return false;
     if (backup_is_successor(b))
         succeed_await(b); /* and does not take over before that */
-    else
+    else if (!b->standby)
         backup_become_standby(b, "the first epoch is loaded and compared");
     count(b, end);
     return send_ack(b, end, end->crc, errp);

@@ -2,12 +2,14 @@
 #include "engine/primary.h"
 #include "engine/state.h"
 #include "base/crc32c.h"
+#include "base/fault.h"
 #include "guest/ram_state.h"
 #include <perdure/checkpoint_device.h>
 #include <perdure/replication.h>
 #include <perdure/savevm.h>
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BATCH_PAGES     256
@@ -26,9 +28,21 @@ bool primary_pause(struct primary *p, Error **errp)
 
 void primary_resume(struct primary *p)
 {
+    if (p->s->unstarted)
+        return;
     if (p->paused)
         p->g->ops->resume(p->g);
     p->paused = false;
+}
+
+/* Resumes it, also where a swap brought it and it has not run yet. */
+static void start_guest(struct primary *p)
+{
+    if (p->s->unstarted) {
+        promote_start(p->s, p->gated);
+        p->paused = false;
+    }
+    primary_resume(p);
 }
 
 /* A record that is not what was waited for. */
@@ -179,10 +193,10 @@ static bool open_buffers(struct primary *p, Error **errp)
     GuestMemory *m = p->g->memory;
 
     p->capacity = staging_default_pages(m->size);
-    p->staging = staging_new(p->capacity, errp);
+    p->staging = p->s->unstarted ? staging_new_quick(p->capacity, errp) : staging_new(p->capacity, errp);
     if (!p->staging)
         return false;
-    p->encoder = page_encoder_new(m->page_count, p->s->hello.delta, true, errp);
+    p->encoder = page_encoder_new(m->page_count, p->s->hello.delta, !p->s->swapped, errp);
     if (!p->encoder)
         return false;
     p->devices = perdure_stream_open_memory(DEVICES_RESERVE);
@@ -191,23 +205,44 @@ static bool open_buffers(struct primary *p, Error **errp)
     return p->devices;
 }
 
+struct large_buffers {
+    PageEncoder *encoder;
+    Staging *staging;
+};
+
+static void free_large(void *buffers)
+{
+    struct large_buffers *b = buffers;
+
+    page_encoder_free(b->encoder);
+    staging_free(b->staging);
+    free(b);
+}
+
+/* That takes so long that nobody should wait for it while the guest stands still. */
+static bool free_behind(struct primary *p)
+{
+    struct large_buffers *b = malloc(sizeof(*b));
+
+    task_join(p->s->freer);
+    p->s->freer = NULL;
+    if (!b)
+        return false;
+    *b = (struct large_buffers){p->encoder, p->staging};
+    p->s->freer = task_start("freer", free_large, b, NULL);
+    if (!p->s->freer)
+        free(b);
+    return p->s->freer;
+}
+
 static void close_buffers(struct primary *p)
 {
     perdure_stream_close(p->batch);
     perdure_stream_close(p->devices);
+    if (p->end == SESSION_SWAPPED && free_behind(p))
+        return;
     page_encoder_free(p->encoder);
     staging_free(p->staging);
-}
-
-/* After a swap the new primary greets over the link that is there. */
-static bool greet_again(struct primary *p, Error **errp)
-{
-    struct session *s = p->s;
-
-    if (!session_greet(s->in, s->out, &s->hello, errp) || !session_send_config(s->in, s->out, p->g, errp))
-        return false;
-    engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_SYNCING, "the former primary is the backup now");
-    return true;
 }
 
 /* Both machines stand still; the backup starts first. */
@@ -304,15 +339,33 @@ static bool cycle(struct primary *p, Error **errp)
     return false;
 }
 
+static bool prepare(struct primary *p, Error **errp)
+{
+    /* The mark is there before the backup can claim. */
+    return session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp) && primary_start_replication(p, errp) &&
+           primary_sync(p, errp);
+}
+
+/* The other side has the same memory and the same disks, and its guest stands still, as ours does. */
+static bool prepare_equal(struct primary *p, Error **errp)
+{
+    p->tracking = p->g->ops->tracking_start(p->g, true, errp);
+    return p->tracking && session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp) &&
+           primary_start_replication(p, errp) && primary_feed_equal(p, errp);
+}
+
+/* A guest that came by a swap runs only now: the backup holds the state that it begins with, all that it changes is
+ * followed, and all that it says is held. */
 static void protect(struct primary *p, Error **errp)
 {
     struct session *s = p->s;
 
-    /* The mark is there before the backup can claim. */
-    if (!open_buffers(p, errp) || (s->swapped && !greet_again(p, errp)) ||
-        !session_mark_disks(s, GUEST_DISKS_PRIMARY, errp) || !primary_start_replication(p, errp) ||
-        !primary_sync(p, errp) || !hold_output(p, errp) || !epoch_run(p, WIRE_END_FIRST, errp))
+    if (s->unstarted && fault_point("engine.swap_runs_open"))
+        start_guest(p);
+    if (!open_buffers(p, errp) || !(s->swapped ? prepare_equal : prepare)(p, errp) || !hold_output(p, errp) ||
+        !epoch_run(p, WIRE_END_FIRST, errp))
         return;
+    start_guest(p);
     engine_set_state(p->e, ENGINE_PRIMARY, ENGINE_PROTECTED,
                      "the backup has loaded and compared the first epoch");
     if (carry_out(p, errp))
@@ -499,8 +552,8 @@ static void go_on(struct primary *p, enum session_end end, const char *why)
     if (request == GUEST_REQUEST_RESET && !p->g->ops->reset(p->g, &err))
         engine_note_trouble(p->e, err);
     error_free(err);
-    primary_resume(p);
     become_unprotected(p->e, why);
+    start_guest(p);
     if (request == GUEST_REQUEST_POWEROFF || request == GUEST_REQUEST_PANIC)
         p->e->owner.guest_ended(p->e->owner.opaque, request);
 }
@@ -614,7 +667,8 @@ static const char *reason(const struct primary *p, enum session_end end, const E
 
 enum session_end primary_run(struct session *s)
 {
-    struct primary p = {.s = s, .e = s->e, .g = s->e->guest};
+    /* The former primary of a swap is the standby already, and may claim. */
+    struct primary p = {.s = s, .e = s->e, .g = s->e->guest, .paused = s->unstarted, .armed = s->swapped};
     enum session_end end;
     Error *err = NULL;
 

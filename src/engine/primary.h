@@ -57,6 +57,7 @@ struct primary {
 
 /* Steps return false with errp set, or with p->end. */
 bool primary_pause(struct primary *p, Error **errp);
+/* Not a guest that has not run here yet: see primary_start(). */
 void primary_resume(struct primary *p);
 /* Next record must be of type want, and is open then. FAIL from the backup becomes the error. */
 bool primary_expect(struct primary *p, enum wire_record want, uint64_t *id, Error **errp);
@@ -84,6 +85,8 @@ void primary_feed_end(struct primary *p);
 bool primary_feed(struct primary *p, uint64_t epoch, uint32_t *crc, Error **errp);
 /* Brings the components on both sides to the same content, while the guest runs. */
 bool primary_feed_sync(struct primary *p, Error **errp);
+/* They have it already. */
+bool primary_feed_equal(struct primary *p, Error **errp);
 
 /* Both machines stand still for a moment: the replicating components start, the backup's first. */
 bool primary_start_replication(struct primary *p, Error **errp);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Taking over. The order keeps two promises: nothing that may send a frame happens before this side is
- * entitled to run; and what can fail happens before the permission of a swap is used up.
+ * entitled to run; and what can fail happens before the permission of a swap is used up. After that the guest waits
+ * until it can run protected (primary.c).
  */
 #include "engine/backup.h"
 #include "engine/state.h"
@@ -40,20 +41,34 @@ static bool carry_out(struct backup *b, enum guest_request *ret_request, Error *
     return g->ops->reset(g, errp);
 }
 
-static void start(struct backup *b)
+static void begin_generation(Engine *e, uint64_t generation)
 {
-    Engine *e = b->e;
-    struct session *s = b->s;
+    task_lock(&e->lock);
+    e->generation = generation;
+    e->epoch = 0;
+    task_unlock(&e->lock);
+}
+
+static int64_t start(struct session *s)
+{
+    Engine *e = s->e;
     int64_t now;
 
     e->guest->ops->resume(e->guest);
     now = clock_now();
-    report_line(&s->report, "first-instruction", "generation %" PRIu64, s->hello.generation + 1);
+    report_line(&s->report, "first-instruction", "generation %" PRIu64, e->generation);
     task_lock(&e->lock);
-    e->generation = s->hello.generation + 1;
-    e->epoch = 0;
     e->took_over_ns = now;
     e->guest_is_made = false;
+    task_unlock(&e->lock);
+    return now;
+}
+
+static void note_start(struct backup *b, int64_t now)
+{
+    Engine *e = b->e;
+
+    task_lock(&e->lock);
     if (backup_is_destination(b) && !b->fetch.missing) {
         e->migration.outcome = ENGINE_MIGRATION_COMPLETED;
         e->migration.ended = now;
@@ -63,26 +78,66 @@ static void start(struct backup *b)
     task_unlock(&e->lock);
 }
 
+static void announce(struct session *s, const char *output)
+{
+    Engine *e = s->e;
+
+    e->guest->ops->announce(e->guest);
+    report_line(&s->report, "announce", "network interfaces announced");
+    if (output)
+        report_note(&s->report, "output", "%s", output);
+    engine_set_report(e, s->report.text);
+}
+
+static void tell_owner(Engine *e)
+{
+    if (e->owner.promoted)
+        e->owner.promoted(e->owner.opaque, e->guest);
+}
+
 static void tell(struct backup *b)
 {
     Engine *e = b->e;
-    struct session *s = b->s;
 
     if (b->fetch.missing) /* first: to announce may take a page, and the link may be broken */
         engine_set_state(e, ENGINE_PRIMARY, ENGINE_POSTCOPY, "the guest runs here, and lacks memory");
     task_lock(&e->lock);
     b->fetch.told = true;
     task_unlock(&e->lock);
-    e->guest->ops->announce(e->guest);
-    report_line(&s->report, "announce", "network interfaces announced");
-    if (!backup_is_destination(b))
-        report_note(&s->report, "output",
-                    "nothing was held here; what the other side did not release is lost");
-    engine_set_report(e, s->report.text);
+    announce(b->s, backup_is_destination(b)
+                       ? NULL
+                       : "nothing was held here; what the other side did not release is lost");
     if (!b->fetch.missing)
         engine_set_state(e, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "the guest runs here");
-    if (e->owner.promoted)
-        e->owner.promoted(e->owner.opaque, e->guest);
+    tell_owner(e);
+}
+
+void promote_start(struct session *s, bool held)
+{
+    Guest *g = s->e->guest;
+    Error *err = NULL;
+
+    s->unstarted = false;
+    if (!g->ops->take_over(g, &err)) /* nobody else may run it any more */
+        engine_note_trouble(s->e, err);
+    error_free(err);
+    start(s);
+    announce(s,
+             held ? "held until an epoch with it is acknowledged" : "not held: the guest is not protected");
+    tell_owner(s->e);
+}
+
+/* A swap: the guest is this side's. It runs when it can do so protected: the session's next role sees to that. */
+static void take_charge(struct backup *b)
+{
+    struct session *s = b->s;
+
+    begin_generation(b->e, s->hello.generation + 1);
+    s->unstarted = true;
+    engine_set_state(b->e, ENGINE_PRIMARY, ENGINE_SYNCING,
+                     "the guest is this side's, the former primary stands by");
+    wire_send(s->out, WIRE_RUNNING, s->hello.generation + 1, NULL); /* a broken link shows soon enough */
+    b->end = SESSION_SWAPPED;
 }
 
 /* It was switched off: that is not a failure to be healed. */
@@ -97,6 +152,7 @@ static bool end_guest(struct backup *b, enum guest_request how)
 
 bool backup_promote(struct backup *b, bool permitted, Error **errp)
 {
+    bool swap = permitted && !backup_is_destination(b), replicating = b->replicating;
     Guest *g = b->e->guest;
     enum guest_request request;
 
@@ -105,7 +161,7 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     if ((!backup_is_destination(b) && !load(b, errp)) || !carry_out(b, &request, errp))
         return false;
     b->replicating = false; /* it reaches everyone, whatever they answer */
-    b->unsettled = !replication_stop_all(true, errp);
+    b->unsettled = replicating && !replication_stop_all(true, errp);
     if (b->unsettled)
         return false;
     /* Nobody writes to them any more: the permission says so. */
@@ -118,9 +174,14 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
         return false;
     if (request == GUEST_REQUEST_POWEROFF || request == GUEST_REQUEST_PANIC)
         return end_guest(b, request);
+    if (swap) {
+        take_charge(b);
+        return true;
+    }
     if (!g->ops->take_over(g, errp))
         return false;
-    start(b);
+    begin_generation(b->e, b->s->hello.generation + 1);
+    note_start(b, start(b->s));
     if (b->fetch.missing) { /* the session's own task, which has the link, does the rest */
         tell(b);
         return true;

@@ -492,22 +492,24 @@ bool engine_migrate_recover(Engine *e, const char *to, Error **errp)
     return ok;
 }
 
-static bool swap_locked(Engine *e, Error **errp)
+static bool swap_locked(Engine *e, bool leave, Error **errp)
 {
     uint64_t number = e->session_number;
 
     e->wish.swap = true;
+    e->wish.leave |= leave;
     task_broadcast(&e->changed);
-    while (session_is_on_locked(e, number) && e->wish.swap && !(e->state == ENGINE_ASKING && e->unknowns))
+    while (session_is_on_locked(e, number) && (e->wish.swap || leave) &&
+           !(e->state == ENGINE_ASKING && e->unknowns))
         task_wait(&e->changed, &e->lock);
-    e->wish.swap = false;
+    e->wish.swap = e->wish.leave = false;
     if (e->role == ENGINE_BACKUP)
         return true;
     error_setg(errp, "the roles were not changed: %s", e->last_error);
     return false;
 }
 
-bool engine_swap(Engine *e, Error **errp)
+bool engine_swap(Engine *e, bool leave, Error **errp)
 {
     bool ok;
 
@@ -515,7 +517,7 @@ bool engine_swap(Engine *e, Error **errp)
     if (e->role != ENGINE_PRIMARY || e->state != ENGINE_PROTECTED)
         ok = refuse_locked(e, "swapped", errp);
     else
-        ok = swap_locked(e, errp);
+        ok = swap_locked(e, leave, errp);
     task_unlock(&e->lock);
     return ok;
 }

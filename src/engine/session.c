@@ -65,10 +65,12 @@ void session_free(struct session *s)
 {
     if (!s)
         return;
+    task_join(s->freer);
     link_close(&s->link);
     close_arrived(s);
     perdure_stream_close(s->in);
     perdure_stream_close(s->out);
+    perdure_stream_close(s->last_devices);
     arbiter_free(s->arbiter);
     free(s);
 }

@@ -38,10 +38,13 @@ struct session {
     struct engine_migrate_params migrate; /* the source of a migration (hello.kind) */
     Arbiter *arbiter;
     char peer[256];
-    bool primary;      /* the role that runs now */
-    bool closing;      /* under the engine's lock */
-    bool peer_went_on; /* the same; of a backup: its primary came back and says that it was granted */
-    bool swapped;      /* not the first role on this link: the greeting is repeated over it */
+    bool primary;           /* the role that runs now */
+    bool closing;           /* under the engine's lock */
+    bool peer_went_on;      /* the same; of a backup: its primary came back and says that it was granted */
+    bool swapped;           /* not the first role on this link */
+    bool unstarted;         /* a swap gave the guest to this side, and it has not run here yet */
+    Task *freer;            /* of what the last role had, after a swap; NULL: there is none */
+    VMStream *last_devices; /* of the epoch that a swap ended with: for the backup that its primary becomes */
     struct {
         bool given; /* the user's word let this side go on, and the arbiter has not answered yet */
         enum arbiter_side side;
@@ -102,6 +105,9 @@ bool session_send_config(VMStream *in, VMStream *out, Guest *g, Error **errp);
 bool session_config_fits(Guest *g, const void *config, size_t size, Error **errp);
 /* On both sides: a guest that can only be moved is refused. */
 bool session_may_protect(const Guest *g, Error **errp);
+
+/* promote.c: the guest that a swap gave to this side begins to run. held: its output is. */
+void promote_start(struct session *s, bool held);
 
 enum session_end primary_run(struct session *s);
 enum session_end backup_run(struct session *s);

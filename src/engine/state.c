@@ -26,7 +26,7 @@ const struct engine_transition engine_transitions[] = {
     PRIMARY(ASKING, UNPROTECTED, "granted, or the user vouched"),
     PRIMARY(ASKING, FENCED, "denied"),
     PRIMARY(UNPROTECTED, FENCED, "denied after all, when the user had vouched"),
-    {ENGINE_PRIMARY, ENGINE_PROTECTED, ENGINE_BACKUP, ENGINE_LISTENING, "swap: the other side runs"},
+    {ENGINE_PRIMARY, ENGINE_PROTECTED, ENGINE_BACKUP, ENGINE_STANDBY, "swap: the guest is the other side's"},
     PRIMARY(UNPROTECTED, MIGRATING, "migrate: the destination accepted the configuration"),
     PRIMARY(MIGRATING, UNPROTECTED, "cancelled, or failed, before the destination was permitted to run"),
     PRIMARY(MIGRATING, ASKING, "the link was lost after the permission to run was sent"),
@@ -55,6 +55,8 @@ const struct engine_transition engine_transitions[] = {
     BACKUP(ASKING, LISTENING, "denied, or told by the primary that it was granted"),
     BACKUP(PROMOTING, LISTENING, "the state could not be started, or says that the guest ended"),
     {ENGINE_BACKUP, ENGINE_PROMOTING, ENGINE_PRIMARY, ENGINE_UNPROTECTED, "the guest runs here"},
+    {ENGINE_BACKUP, ENGINE_PROMOTING, ENGINE_PRIMARY, ENGINE_SYNCING,
+     "swap: the guest is this side's, and runs once the other side has acknowledged its first epoch"},
 };
 const int engine_transition_count = sizeof(engine_transitions) / sizeof(engine_transitions[0]);
 

@@ -404,7 +404,7 @@ bool successor_on_move(struct backup *b, Error **errp)
 
     if (!wire_get_text(b->s->in, to, errp))
         return false;
-    if (!b->standby) {
+    if (!b->standby || !b->epoch) {
         error_setg(errp, "the primary asked its backup to move out of turn");
         return false;
     }

@@ -2,14 +2,17 @@
 /*
  * Swap, the primary's half: pause for good, one last epoch, the permission to run. Until the permission is
  * sent the guest may go on here after any failure. From then on only the backup's word that it did not start
- * lets it, or a claim: the backup claims before its first instruction, so that one of the two answers is
- * "denied".
+ * lets it, or a claim: the backup claims before it says that it runs, so that one of the two answers is
+ * "denied". Then this side is the standby of the next generation, with the same state that the other one begins with.
  */
 #include "engine/primary.h"
 #include "engine/state.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
+
+#define SETTLE_LIMIT (50 * NS_PER_MS) /* what waits for the end of an epoch goes on after one */
 
 static void forget_wish(struct primary *p)
 {
@@ -19,19 +22,32 @@ static void forget_wish(struct primary *p)
     task_unlock(&p->e->lock);
 }
 
-/* The other side runs: this machine becomes an empty standby. */
+/* Until the other side's first epoch the standby's state is the one that both sides begin with: its RAM and its
+ * disks are here, and so are its devices, as they were sent. */
+static bool keep_state(struct primary *p, Error **errp)
+{
+    if (!p->g->ops->clear(p->g, true, errp))
+        return false;
+    p->s->last_devices = p->devices;
+    p->devices = NULL;
+    return true;
+}
+
+/* The guest is the other side's, and this one its standby from here on. */
 static bool become_backup(struct primary *p, Error **errp)
 {
     Engine *e = p->e;
     bool ok;
 
     primary_give_away(p);
-    ok = p->g->ops->clear(p->g, false, errp);
+    ok = engine_wishes(e).leave || keep_state(p, errp);
     task_lock(&e->lock);
     e->generation++;
     e->epoch = 0;
+    e->last_error[0] = 0;
+    memset(&e->figures, 0, sizeof(e->figures));
     task_unlock(&e->lock);
-    engine_set_state(e, ENGINE_BACKUP, ENGINE_LISTENING, "swap: the other side runs");
+    engine_set_state(e, ENGINE_BACKUP, ENGINE_STANDBY, "swap: the guest is the other side's");
     return ok;
 }
 
@@ -76,9 +92,41 @@ bool primary_permit(struct primary *p, Error **errp)
     return ok;
 }
 
+/* *ret_more: an epoch was sent, and it was not the last one. */
+static bool send_one(struct primary *p, bool *ret_more, Error **errp)
+{
+    const struct guest_ops *ops = p->g->ops;
+    bool settled = !ops->finish_writes || ops->finish_writes(p->g, clock_now() + SETTLE_LIMIT);
+
+    if (!epoch_run(p, WIRE_END_SWAP, errp))
+        return false;
+    *ret_more = !settled || p->request == GUEST_REQUEST_RESET;
+    return p->request != GUEST_REQUEST_RESET || ops->reset(p->g, errp);
+}
+
+/* The two sides must be equal after it: a write that is under way is on this side's disk only, and it is this side's
+ * place to reset a guest that has asked for it. */
+static bool send_last(struct primary *p, Error **errp)
+{
+    int64_t until = clock_now() + p->s->hello.timeout_ns;
+    bool more = true;
+
+    if (!primary_pause(p, errp))
+        return false;
+    while (more) {
+        if (!send_one(p, &more, errp))
+            return false;
+        if (more && clock_now() > until) {
+            error_setg(errp, "the guest's disks do not end the writes that are under way");
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool hand_over(struct primary *p, Error **errp)
 {
-    if (!epoch_run(p, WIRE_END_SWAP, errp))
+    if (!send_last(p, errp))
         return false;
     if (p->request == GUEST_REQUEST_POWEROFF || p->request == GUEST_REQUEST_PANIC) {
         p->end = SESSION_GUEST_ENDED; /* there is nothing left to hand over */
@@ -94,8 +142,6 @@ bool primary_swap(struct primary *p, Error **errp)
     if (ok) {
         p->end = SESSION_SWAPPED;
         ok = become_backup(p, errp);
-        if (!ok) /* of no use as a standby: the new primary finds the link closed */
-            link_down(&p->s->link, "the old primary could not be cleared");
         forget_wish(p);
     } /* else whoever waits learns it from the session's end, and then why */
     return ok;

@@ -32,8 +32,9 @@ enum wire_record {
     WIRE_FAIL = 0x2d,    /* <- text: the other side cannot go on, and will never claim in this generation */
     WIRE_GOODBYE = 0x2e, /* -> text: protection ends; the primary goes on */
     WIRE_GOODBYE_OK = 0x2f, /* <- the backup will never claim in this generation */
-    WIRE_RUN = 0x30,     /* -> permission to run, after an acknowledged END with WIRE_END_SWAP, or LOADED */
-    WIRE_RUNNING = 0x31, /* <- the backup runs, in generation id */
+    WIRE_RUN = 0x30, /* -> permission to run, after an acknowledged END with WIRE_END_SWAP, or LOADED */
+    WIRE_RUNNING =
+        0x31, /* <- the guest is the backup's, in generation id: it runs, or after a swap soon will */
     WIRE_NOT_STARTED = 0x32, /* <- text: it does not, and never will in this generation */
     WIRE_ENDED = 0x33,       /* -> the guest ended, as the acknowledged state says */
     WIRE_ENDED_OK = 0x34,    /* <- */

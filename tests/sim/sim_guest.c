@@ -286,6 +286,11 @@ static bool guest_pause(Guest *gg, Error **errp)
     return true;
 }
 
+static bool guest_finish_writes(Guest *gg, int64_t until)
+{
+    return guest_disks_settle(of(gg)->disks, until);
+}
+
 static void guest_resume(Guest *gg)
 {
     SimGuest *g = of(gg);
@@ -319,7 +324,7 @@ static bool guest_collect(Guest *gg, Staging *s, bool live, bool *ret_more, Erro
 
     if (!g->ram.tracking)
         sim_fail("collect without tracking");
-    if (!live && !g->standing)
+    if (!live && g->powered && !g->standing)
         sim_fail("an exact collect while the guest runs");
     if (fails(g, "collect", errp))
         return false;
@@ -519,6 +524,7 @@ static bool guest_hold_disks(Guest *gg, enum guest_disk_hold how, Error **errp)
 static const struct guest_ops ops = {
     .pause = guest_pause,
     .resume = guest_resume,
+    .finish_writes = guest_finish_writes,
     .tracking_start = guest_tracking_start,
     .tracking_stop = guest_tracking_stop,
     .collect = guest_collect,
@@ -606,20 +612,17 @@ Guest *sim_guest_guest(SimGuest *g)
 
 void sim_guest_power_on(SimGuest *g)
 {
-    task_lock(&g->lock);
     g->cpu.lineage = 1;
     g->cpu.rng = 1;
     guest_disks_boot(g->disks, g->cpu.lineage);
     g->powered = true;
-    task_broadcast(&g->cond);
-    task_unlock(&g->lock);
+    wake(g);
 }
 
 void sim_guest_boot(SimGuest *g, bool certain)
 {
     struct sim_cpu *c = &g->cpu;
 
-    task_lock(&g->lock);
     c->lineage = history_boot(sim_store_here()->lineage);
     c->rng = c->lineage;
     c->frames = c->console = ++boots * OUTPUTS_OF_A_BOOT;
@@ -628,16 +631,13 @@ void sim_guest_boot(SimGuest *g, bool certain)
     sim_trace("boot of lineage %u: the log ends with record %llu", c->lineage,
               (unsigned long long)c->disk.written);
     g->powered = true;
-    task_broadcast(&g->cond);
-    task_unlock(&g->lock);
+    wake(g);
 }
 
 void sim_guest_wish(SimGuest *g, enum guest_request what)
 {
-    task_lock(&g->lock);
     g->wish = what;
-    task_broadcast(&g->cond);
-    task_unlock(&g->lock);
+    wake(g);
 }
 
 const struct sim_cpu *sim_guest_cpu(const SimGuest *g)

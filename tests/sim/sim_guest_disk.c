@@ -448,7 +448,13 @@ void guest_disks_take_over(struct guest_disks *d, struct sim_disk_state *s, uint
     content_check_takeover(from, step, d->store);
     content_check_log(d->store, &last);
     adopt(d, lineage);
+    sim_store_followed(d->store, from, lineage);
     issue_all(d, s);
+}
+
+bool guest_disks_settle(struct guest_disks *d, int64_t until)
+{
+    return replication_group_settle(d->group, until);
 }
 
 void guest_disks_drop(struct guest_disks *d)

@@ -79,6 +79,7 @@ void guest_disks_read_log(struct guest_disks *d, struct sim_disk_state *s, uint6
 void guest_disks_take_over(struct guest_disks *d, struct sim_disk_state *s, uint32_t from, uint64_t step,
                            uint32_t lineage);
 /* The machine is cleared: nothing is in flight any more. */
+bool guest_disks_settle(struct guest_disks *d, int64_t until);
 void guest_disks_drop(struct guest_disks *d);
 
 #endif

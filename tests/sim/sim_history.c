@@ -221,6 +221,11 @@ bool history_has_ended(void)
     return ended_lineage;
 }
 
+uint32_t history_parent(uint32_t lineage)
+{
+    return lineages[lineage].parent;
+}
+
 bool history_forked(uint32_t lineage)
 {
     for (uint32_t i = 1; i <= lineage_count; i++)

@@ -36,6 +36,8 @@ uint32_t history_take_over_early(uint32_t lineage, uint64_t step);
 /* A power-on from the disks that this lineage left, which ran there to its end: the new lineage. Whatever of
  * the old one was not on them is forgotten; it must not be heard of any more. */
 uint32_t history_boot(uint32_t from);
+/* What it forked from; 0: none. */
+uint32_t history_parent(uint32_t lineage);
 /* The newest lineage. */
 uint32_t history_latest(void);
 /* Something left a host. */

@@ -3,6 +3,7 @@
 #include "sim_gate.h"
 #include "sim_history.h"
 #include "sim_link.h"
+#include "sim_observer.h"
 
 #include "engine/engine_private.h"
 #include "registry/context.h"
@@ -75,6 +76,8 @@ static void on_event(void *opaque, const char *name, const char *text)
         sim_fail("a verification finds that the two sides differ");
     if (strcmp(name, "PERDURE_STATE") || !n->engine)
         return;
+    if (strstr(text, "PROMOTING -> primary SYNCING") || strstr(text, "-> UNPROTECTED"))
+        observer_swapped(n->host, strstr(text, "SYNCING:"));
     if (strstr(text, "later planned failure") || strstr(n->engine->last_error, "later planned failure"))
         sim_fail("an error of the clean-up hides the first one");
     if (n->guest &&
@@ -382,7 +385,7 @@ static bool run_command(struct command *c, Error **errp)
     case NODE_FAILOVER_DEAD:
         return engine_failover(e, c->what == NODE_FAILOVER_DEAD, errp);
     case NODE_SWAP:
-        return engine_swap(e, errp);
+        return engine_swap(e, false, errp);
     case NODE_MIGRATE:
         return engine_migrate(e, &m, errp);
     case NODE_MIGRATE_CANCEL:

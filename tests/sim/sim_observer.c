@@ -51,6 +51,7 @@ static bool postsuspend(CheckpointDevice *dev, uint64_t epoch, Error **errp)
     if (dev != &o->devices[0])
         return true;
     o->protecting = o->ready;
+    o->swapped = false;
     o->epochs[epoch % KEPT].epoch = epoch;
     o->epochs[epoch % KEPT].step = o->guest_step(o->opaque);
     o->last_epoch = epoch;
@@ -169,12 +170,23 @@ void observer_remove(struct observer *o)
     checkpoint_device_remove(&o->devices[1]);
 }
 
+void observer_swapped(SimHost *h, bool protect)
+{
+    struct observer *o = find(h);
+
+    if (o)
+        o->swapped = protect;
+}
+
 void observer_check(SimHost *h, uint64_t step)
 {
     struct observer *o = find(h);
 
     if (sim_host_state(h) != SIM_HOST_UP)
         sim_fail("output of a host that is not up");
+    if (o && o->swapped && !o->protecting)
+        sim_fail("output of step %llu leaves %s, whose guest came by a swap and is not protected yet",
+                 (unsigned long long)step, sim_host_name(h));
     if (o && o->protecting && step > o->acked_step)
         sim_fail("output of step %llu leaves %s, and the last acknowledged epoch, %llu, ends with step %llu",
                  (unsigned long long)step, sim_host_name(h), (unsigned long long)o->acked_epoch,

@@ -22,6 +22,7 @@ struct observer {
     void *opaque;
     bool ready;           /* all devices are set up */
     bool protecting;      /* and the first pause was: nothing passes any more */
+    bool swapped;         /* the guest came by a swap, and must not be heard of before that */
     uint64_t acked_epoch; /* read from the link since the setup */
     uint64_t acked_step;
     uint64_t last_epoch, commits;
@@ -39,6 +40,8 @@ void observer_end(struct observer *o);
 void observer_remove(struct observer *o);
 /* Taps the link. */
 void observer_init(void (*pages_sent)(SimHost *writer));
+/* A swap gave the guest to h / it goes on there unprotected. */
+void observer_swapped(SimHost *h, bool protect);
 /* Something of that step leaves h. */
 void observer_check(SimHost *h, uint64_t step);
 

@@ -110,6 +110,21 @@ void sim_store_peek_record(const struct sim_store *s, unsigned i, struct disk_re
         sim_fail("a record is damaged");
 }
 
+void sim_store_followed(const struct sim_store *here, uint32_t from, uint32_t to)
+{
+    struct disk_record mine, r;
+
+    sim_store_peek_record(here, 0, &mine);
+    for (unsigned i = 0; i < SIM_MACHINES; i++) {
+        struct sim_store *s = &stores[i];
+
+        sim_store_peek_record(s, 0, &r);
+        if (s != here && s->lineage == from && r.role == DISK_STANDBY && r.generation == mine.generation &&
+            !strcmp(r.pair, mine.pair))
+            s->lineage = to;
+    }
+}
+
 /* --- failures --- */
 
 static void crash_record(struct sim_record *rec, bool power)

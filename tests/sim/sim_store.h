@@ -49,6 +49,9 @@ Block *sim_store_open_journal(void *store, Error **errp);
 bool sim_store_load_record(struct sim_store *s, unsigned i, struct disk_record *ret, Error **errp);
 /* Takes a while; a crash leaves the old one or the new one. */
 bool sim_store_put_record(struct sim_store *s, unsigned i, const struct disk_record *r, Error **errp);
+/* The guest goes on from that lineage here, in a new one, which a standby follows that was there at the beginning (a
+ * swap). */
+void sim_store_followed(const struct sim_store *here, uint32_t from, uint32_t to);
 /* For those who look at it from outside. */
 void sim_store_peek_record(const struct sim_store *s, unsigned i, struct disk_record *ret);
 

@@ -2,6 +2,7 @@
 /* Two engines on threads, over channels in memory. The simulator goes much further: tests/sim. */
 #include "fake_world.h"
 
+#include "engine/engine_private.h"
 #include "engine/session.h"
 #include <perdure/replication.h>
 #include <perdure/replication_feed.h>
@@ -61,7 +62,7 @@ static void test_swap(void **state)
 
     protect(w, now);
     for (int i = 0; i < 4; i++) {
-        if (!engine_swap(now->e, &err))
+        if (!engine_swap(now->e, false, &err))
             fail_msg("swap %d: %s", i, error_get_pretty(err));
         assert_int_equal(status_of(now).role, ENGINE_BACKUP);
         await(other->e, ENGINE_PROTECTED, 5);
@@ -76,6 +77,89 @@ static void test_swap(void **state)
     now->e = NULL;
     await(other->e, ENGINE_UNPROTECTED, 0);
     assert_goes_on(other);
+}
+
+static const int64_t a_while[] = {0, NS_PER_MS / 4, NS_PER_MS, 2 * NS_PER_MS, 5 * NS_PER_MS, 20 * NS_PER_MS};
+#define WHILES (sizeof(a_while) / sizeof(a_while[0]))
+
+/* The former primary is the standby before the new one runs: whenever that dies, it takes over from what it left. */
+static void test_swap_and_death(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WHILES; i++) {
+        struct world *w;
+
+        set_up((void **)&w);
+        protect(w, &w->a);
+        assert_true(engine_swap(w->a.e, false, NULL));
+        assert_int_equal(status_of(&w->a).state, ENGINE_STANDBY);
+        task_sleep_until(clock_now() + a_while[i]);
+        engine_free(w->b.e);
+        w->b.e = NULL;
+        await(w->a.e, ENGINE_UNPROTECTED, 0);
+        assert_goes_on(&w->a);
+        assert_int_equal(status_of(&w->a).generation, 3);
+        tear_down((void **)&w);
+    }
+}
+
+static bool is_settled(void *arg)
+{
+    struct world *w = arg;
+    enum engine_state a = status_of(&w->a).state, b = status_of(&w->b).state;
+
+    return (a == ENGINE_UNPROTECTED && b == ENGINE_FENCED) ||
+           (a == ENGINE_LISTENING && b == ENGINE_UNPROTECTED);
+}
+
+/* Both live and do not see each other: the arbiter lets one of them run, also where the new primary never has. */
+static void test_swap_and_a_cut_link(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WHILES; i++) {
+        struct world *w;
+
+        set_up((void **)&w);
+        protect(w, &w->a);
+        assert_true(engine_swap(w->a.e, false, NULL));
+        task_sleep_until(clock_now() + a_while[i]);
+        engine_take_link_down(w->a.e, "cut by the test");
+        wait_until(is_settled, w, "one of them to go on");
+        assert_goes_on(status_of(&w->a).state == ENGINE_UNPROTECTED ? &w->a : &w->b);
+        tear_down((void **)&w);
+    }
+}
+
+/* A side that is about to end says that it will not stand by: the other one need not ask an arbiter, which here says
+ * nothing. */
+static void test_swap_and_leave(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "manual");
+    protect(w, &w->a);
+    if (!engine_swap(w->a.e, true, &err))
+        fail_msg("%s", error_get_pretty(err));
+    await(w->b.e, ENGINE_UNPROTECTED, 0);
+    await(w->a.e, ENGINE_LISTENING, 0);
+    assert_false(held());
+    assert_goes_on(&w->b);
+}
+
+/* What the guest had asked for is carried out once, on whichever side. */
+static void test_swap_and_a_reset(void **state)
+{
+    struct world *w = *state;
+    Error *err = NULL;
+
+    protect(w, &w->a);
+    fake_guest_ask(w->a.g, GUEST_REQUEST_RESET);
+    if (!engine_swap(w->a.e, false, &err))
+        fail_msg("%s", error_get_pretty(err));
+    await(w->b.e, ENGINE_PROTECTED, 5);
+    assert_int_equal(w->a.g->resets + w->b.g->resets, 1);
+    assert_goes_on(&w->b);
 }
 
 static bool stop_unless_takeover(ReplicationState *rs, bool failover, Error **errp)
@@ -110,7 +194,7 @@ static void test_swap_claims_last(void **state)
     bool swapped;
 
     protect(w, &w->a);
-    swapped = engine_swap(w->a.e, &err);
+    swapped = engine_swap(w->a.e, false, &err);
     replication_remove(rs);
     assert_false(swapped);
     if (!strstr(error_get_pretty(err), "the medium is gone"))
@@ -336,7 +420,7 @@ static void stranger_close(struct stranger *st)
 static void leave_guest(struct world *w)
 {
     protect(w, &w->a);
-    assert_true(engine_swap(w->a.e, NULL));
+    assert_true(engine_swap(w->a.e, false, NULL));
     await(w->b.e, ENGINE_PROTECTED, 2);
     assert_true(engine_unprotect(w->b.e, false, NULL));
     await(w->a.e, ENGINE_LISTENING, 0);
@@ -457,6 +541,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_epochs_and_takeover, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unprotect, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_swap, set_up, tear_down),
+        cmocka_unit_test(test_swap_and_death),
+        cmocka_unit_test(test_swap_and_a_cut_link),
+        cmocka_unit_test_setup_teardown(test_swap_and_leave, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_swap_and_a_reset, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_swap_claims_last, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_handover, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_manual, set_up, tear_down),

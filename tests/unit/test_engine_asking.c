@@ -142,7 +142,7 @@ static void test_lost_answer_in_a_swap(void **state)
     snprintf(w->params.arbiter, sizeof(w->params.arbiter), "delphi");
     protect(w, &w->a);
     oracle_task = task_start("oracle", answer_late, NULL, NULL);
-    if (!engine_swap(w->a.e, &err))
+    if (!engine_swap(w->a.e, false, &err))
         fail_msg("swap: %s", error_get_pretty(err));
     task_join(oracle_task);
     await(w->b.e, ENGINE_PROTECTED, 0);

@@ -217,7 +217,7 @@ static void test_successor_swaps(void **state)
     protect_by(w, 1);
     move(w, 1, 2);
     assert_protected_by(w, 2);
-    if (!engine_swap(w->side[0].e, &err))
+    if (!engine_swap(w->side[0].e, false, &err))
         fail_msg("%s", error_get_pretty(err));
     await(w->side[2].e, ENGINE_PROTECTED, 5);
     await(w->side[0].e, ENGINE_STANDBY, 5);

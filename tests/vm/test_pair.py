@@ -70,6 +70,34 @@ def test_swap_then_kill(pair):
     client.finish()
 
 
+def test_swap_then_kill_at_once(pair):
+    """There is no moment in which the guest is not protected: the former primary takes over, and nothing acknowledged is lost."""
+    primary, backup = protected(pair)
+    before = assert_well(pair)
+    client = CountClient(pair)
+    for after in (0, 0.01, 0.03, 0.1):
+        time.sleep(0.2)  # requests are under way
+        pair.a.perdure("swap", pair.vm)
+        time.sleep(after)
+        backup.kill()
+        pair.a.wait_state("UNPROTECTED", process=primary)
+        assert_well(pair, before)
+        backup = pair.b.standby()
+        pair.a.protect(pair.b)
+    client.finish()
+    assert_well(pair, before)
+
+
+def test_swap_then_end(pair):
+    """A side that ends after it handed over says so: even with the manual arbiter the guest goes on by itself."""
+    primary, _ = protected(pair, "--arbiter", "manual")
+    client = CountClient(pair)
+    pair.a.perdure("shutdown", pair.vm)
+    require(primary.wait(20) == 0, "end of the process", primary.log())
+    pair.b.wait_state("UNPROTECTED")
+    client.finish()
+
+
 def test_unprotect(pair):
     primary, backup = protected(pair)
     client = CountClient(pair)
