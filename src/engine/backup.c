@@ -144,7 +144,8 @@ static bool on_start(struct backup *b, Error **errp)
                      replication_start_all(REPLICATION_MODE_SECONDARY, errp);
     if (!b->replicating || !wire_send(b->s->out, WIRE_STARTED, 0, errp))
         return false;
-    if (b->s->swapped) /* while the primary, whose guest stands still, does the same */
+    if (b->s->swapped &&
+        b->s->hello.verify_every) /* while the primary, whose guest stands still, does the same */
         b->hash = guest_memory_hash(b->e->guest->memory);
     return true;
 }

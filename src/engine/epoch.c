@@ -167,9 +167,17 @@ static bool is_verified(const struct primary *p, uint64_t epoch)
     return every && epoch % every == 0;
 }
 
+/* After a swap the guest stands still for it: only for those who want to know. */
+static bool is_hashed(const struct primary *p, const struct epoch *ep)
+{
+    if (ep->end.flags & WIRE_END_FIRST)
+        return !p->s->swapped || p->s->hello.verify_every;
+    return is_verified(p, ep->end.epoch);
+}
+
 static void take_hash(struct primary *p, struct epoch *ep)
 {
-    if (!(ep->end.flags & WIRE_END_FIRST) && !is_verified(p, ep->end.epoch))
+    if (!is_hashed(p, ep))
         return;
     ep->end.flags |= WIRE_END_HASHED;
     ep->end.hash = guest_memory_hash(p->g->memory);
@@ -235,7 +243,8 @@ static bool await_ack(struct primary *p, struct epoch *ep, Error **errp)
     struct wire_ack ack;
     bool ok;
 
-    session_set_limit(p->s, p->s->unstarted ? p->s->hello.timeout_ns : PRIMARY_ANSWER_LIMIT);
+    session_set_limit(p->s, p->s->unstarted && !(ep->end.flags & WIRE_END_HASHED) ? p->s->hello.timeout_ns
+                                                                                  : PRIMARY_ANSWER_LIMIT);
     ok = follow_expect_ack(p, &ack.epoch, errp) && wire_get_ack(p->s->in, &ack, errp);
     session_set_limit(p->s, TIME_NEVER);
     if (!ok)
