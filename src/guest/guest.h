@@ -71,7 +71,8 @@ struct guest_ops {
      * did not fit wait for the next call. A new harvest of the log starts when the call before left nothing.
      */
     bool (*collect)(Guest *g, Staging *s, bool live, bool *ret_more, Error **errp);
-    /* The same without a copy: adds what collect would have copied to map, one bit a page. */
+    /* The same without a copy: adds what collect would have copied to map, one bit a page. Running or paused: a page that is written to
+     * after this counts as changed again. */
     bool (*take_changed)(Guest *g, uint64_t *map, Error **errp);
     /* Estimate of the pages that collect would have to copy. */
     uint64_t (*changed_pages)(Guest *g);

@@ -8,11 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define LOW_END      (UINT64_C(3) << 30) /* above it the hole for PCI, APICs and firmware */
 #define HIGH_START   (UINT64_C(4) << 30)
 #define SIZE_MAX_GIB 1024
+#define FAULT_AROUND                                                                                         \
+    16u /* pages that are in the file are mapped by one read of any of them, so many at a time */
 
 static bool map_block(GuestMemory *m, uint64_t gpa, uint64_t size, Error **errp)
 {
@@ -53,8 +56,9 @@ GuestMemory *guest_memory_new(uint64_t size, Error **errp)
     m->size = size;
     m->page_count = size >> GUEST_PAGE_SHIFT;
     m->dirty = calloc(1, bitmap_bytes(m->page_count));
+    m->placed = calloc(1, bitmap_bytes(m->page_count));
     m->fd = memfd_create("perdure-ram", MFD_CLOEXEC);
-    if (!m->dirty || m->fd < 0 || ftruncate(m->fd, size) < 0) {
+    if (!m->dirty || !m->placed || m->fd < 0 || ftruncate(m->fd, size) < 0) {
         error_setg_errno(errp, errno, "guest RAM of %" PRIu64 " MiB", size >> 20);
     } else if (map_blocks(m, errp)) {
         return m;
@@ -72,6 +76,7 @@ void guest_memory_free(GuestMemory *m)
     if (m->fd >= 0)
         close(m->fd);
     free(m->dirty);
+    free(m->placed);
     free(m);
 }
 
@@ -82,6 +87,7 @@ bool guest_memory_clear(GuestMemory *m, Error **errp)
         return false;
     }
     memset(m->dirty, 0, bitmap_bytes(m->page_count));
+    memset(m->placed, 0, bitmap_bytes(m->page_count));
     return true;
 }
 
@@ -155,6 +161,42 @@ uint8_t *guest_memory_page_host(const GuestMemory *m, uint64_t page)
     const struct ram_block *b = block_of_page(m, page);
 
     return b->host + ((page - b->first_page) << GUEST_PAGE_SHIFT);
+}
+
+static bool is_placed(const GuestMemory *m, uint64_t page)
+{
+    return __atomic_load_n(&m->placed[page / 64], __ATOMIC_RELAXED) & BITMAP_BIT(page);
+}
+
+/* What is in the file now is mapped as well: whoever runs here later would pay for it page by page. */
+static void map_pages(const GuestMemory *m, uint64_t first, unsigned count)
+{
+    for (uint64_t page = first; page < first + count; page = (page / FAULT_AROUND + 1) * FAULT_AROUND)
+        (void)*(volatile uint8_t *)guest_memory_page_host(m, page);
+}
+
+static bool write_pages(GuestMemory *m, uint64_t first, const void *const *pages, unsigned count)
+{
+    struct iovec iov[GUEST_MEMORY_RUN];
+    ssize_t size = (ssize_t)count << GUEST_PAGE_SHIFT;
+
+    for (unsigned i = 0; i < count; i++)
+        iov[i] = (struct iovec){.iov_base = (void *)pages[i], .iov_len = GUEST_PAGE_SIZE};
+    if (pwritev(m->fd, iov, (int)count, (off_t)(first << GUEST_PAGE_SHIFT)) != size)
+        return false;
+    map_pages(m, first, count);
+    return true;
+}
+
+void guest_memory_place(GuestMemory *m, uint64_t first, const void *const *pages, unsigned count)
+{
+    bool written = !is_placed(m, first) && write_pages(m, first, pages, count);
+
+    for (unsigned i = 0; i < count; i++) {
+        if (!written)
+            memcpy(guest_memory_page_host(m, first + i), pages[i], GUEST_PAGE_SIZE);
+        bitmap_set_atomic(m->placed, first + i);
+    }
 }
 
 void guest_memory_take_dirty(GuestMemory *m, uint64_t *out)

@@ -29,8 +29,9 @@ typedef struct GuestMemory {
     int block_count;
     uint64_t size; /* of all blocks */
     uint64_t page_count;
-    int fd;          /* memfd, MAP_SHARED */
-    uint64_t *dirty; /* device bitmap, one bit a page index; set atomically */
+    int fd;           /* memfd, MAP_SHARED */
+    uint64_t *dirty;  /* device bitmap, one bit a page index; set atomically */
+    uint64_t *placed; /* private: guest_memory_place() has put them since the last clear; set atomically */
 } GuestMemory;
 
 GuestMemory *guest_memory_new(uint64_t size, Error **errp);
@@ -44,6 +45,11 @@ void *guest_memory_map(const GuestMemory *m, uint64_t gpa, uint64_t len);
 bool guest_memory_read(const GuestMemory *m, uint64_t gpa, void *buf, size_t len);
 bool guest_memory_write(GuestMemory *m, uint64_t gpa, const void *buf, size_t len);
 void guest_memory_mark_dirty(GuestMemory *m, uint64_t gpa, uint64_t len);
+/* Whole pages, one after the other from first on, of a guest that does not run here; marks nothing dirty. By several tasks at once, each
+ * with pages of its own. What was never touched goes into the file and not through the mapping: a page fault for each costs more than
+ * all the rest of taking a page in. pages: GUEST_MEMORY_RUN at most. */
+#define GUEST_MEMORY_RUN 64
+void guest_memory_place(GuestMemory *m, uint64_t first, const void *const *pages, unsigned count);
 /* Page index <-> address. */
 uint64_t guest_memory_page_gpa(const GuestMemory *m, uint64_t page);
 uint8_t *guest_memory_page_host(const GuestMemory *m, uint64_t page);

@@ -17,6 +17,8 @@
 #define DELTA_LINES_MAX 56
 /* Packed to more than this it is not worth the work at the other side. */
 #define PACKED_MAX (GUEST_PAGE_SIZE - GUEST_PAGE_SIZE / 8)
+/* Of a page: head, mask, all lines. */
+#define ENCODED_MAX (2 * sizeof(uint64_t) + GUEST_PAGE_SIZE)
 /* So many pages in a row that did not pack: the next are not tried, first one, then twice as many each time. */
 #define MISSES_MAX 8
 #define SKIP_MAX   256
@@ -30,6 +32,7 @@ struct PageEncoder {
     unsigned misses, skip,
         skips; /* pages that did not pack, in a row; not to be tried; as many the next time */
     char packed[PACKED_MAX];
+    uint8_t still[GUEST_PAGE_SIZE]; /* what is packed: the guest may be writing to the page itself */
 };
 
 static const uint8_t zero_page[GUEST_PAGE_SIZE] __attribute__((aligned(GUEST_PAGE_SIZE)));
@@ -119,7 +122,8 @@ static int pack(PageEncoder *e, const uint8_t *data)
 
     if (!e->packing || (e->skip && e->skip--))
         return 0;
-    size = LZ4_compress_default((const char *)data, e->packed, GUEST_PAGE_SIZE, sizeof(e->packed));
+    memcpy(e->still, data, GUEST_PAGE_SIZE);
+    size = LZ4_compress_default((const char *)e->still, e->packed, GUEST_PAGE_SIZE, sizeof(e->packed));
     if (size > 0)
         e->misses = e->skips = 0;
     else
@@ -209,65 +213,128 @@ static bool get_packed(VMStream *f, uint64_t page, uint8_t *body)
     return false;
 }
 
-/* One page of the record: its head and body, checked and unpacked. body: GUEST_PAGE_SIZE bytes, of a delta the lines
- * one after the other. */
-static bool get_page(VMStream *f, uint64_t page_count, uint64_t *page, enum page_kind *kind, uint64_t *mask,
-                     uint8_t *body)
+/* A page as it came. body: whole, or of a delta the lines one after the other; it may be in the frame itself (in_place). */
+struct got_page {
+    uint64_t page, mask;
+    enum page_kind kind;
+    const uint8_t *body;
+    bool in_place;
+    uint8_t copy[GUEST_PAGE_SIZE];
+};
+
+static bool get_body(VMStream *f, struct got_page *g, size_t size)
+{
+    g->body = vmstream_get_in_place(f, size);
+    g->in_place = g->body;
+    if (g->in_place)
+        return true;
+    g->body = g->copy;
+    return perdure_stream_get_buffer(f, g->copy, size);
+}
+
+static bool get_delta(VMStream *f, struct got_page *g)
+{
+    g->mask = perdure_stream_get_u64(f);
+    if (!g->mask) {
+        perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": an empty delta", g->page);
+        return false;
+    }
+    return get_body(f, g, (size_t)__builtin_popcountll(g->mask) * LINE);
+}
+
+/* One page of the record: its head and body, checked and unpacked. */
+static bool get_page(VMStream *f, uint64_t page_count, struct got_page *g)
 {
     uint64_t head = perdure_stream_get_u64(f);
 
-    *page = head >> 2;
-    *kind = head & 3;
-    *mask = 0;
-    if (*page >= page_count) {
-        perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": RAM has %" PRIu64 " pages", *page,
+    g->page = head >> 2;
+    g->kind = head & 3;
+    g->in_place = false;
+    g->body = g->copy;
+    if (g->page >= page_count) {
+        perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": RAM has %" PRIu64 " pages", g->page,
                                  page_count);
         return false;
     }
-    if (*kind == PAGE_DELTA) {
-        *mask = perdure_stream_get_u64(f);
-        if (!*mask) {
-            perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": an empty delta", *page);
-            return false;
-        }
-        return perdure_stream_get_buffer(f, body, (size_t)__builtin_popcountll(*mask) * LINE);
+    switch (g->kind) {
+    case PAGE_ZERO:
+        return !perdure_stream_error(f, NULL);
+    case PAGE_DELTA:
+        return get_delta(f, g);
+    case PAGE_FULL:
+        return get_body(f, g, GUEST_PAGE_SIZE);
+    case PAGE_PACKED:
+        g->kind = PAGE_FULL;
+        return get_packed(f, g->page, g->copy);
     }
-    if (*kind == PAGE_PACKED) {
-        *kind = PAGE_FULL;
-        return get_packed(f, *page, body);
-    }
-    return *kind != PAGE_FULL || perdure_stream_get_buffer(f, body, GUEST_PAGE_SIZE);
+    return false;
 }
 
-static void apply(uint8_t *ram, enum page_kind kind, uint64_t mask, const uint8_t *body)
+/* Full pages that follow each other, in one frame: they go into RAM together. */
+struct run {
+    uint64_t first;
+    unsigned count;
+    const void *pages[GUEST_MEMORY_RUN];
+};
+
+static void end_run(GuestMemory *m, struct run *run)
 {
-    if (kind == PAGE_FULL) {
-        memcpy(ram, body, GUEST_PAGE_SIZE);
-    } else if (kind == PAGE_DELTA) {
-        for (; mask; mask &= mask - 1, body += LINE)
-            memcpy(ram + __builtin_ctzll(mask) * LINE, body, LINE);
-    } else if (!page_is_zero(ram)) { /* a hole stays a hole as long as nobody writes */
-        memset(ram, 0, GUEST_PAGE_SIZE);
+    if (run->count)
+        guest_memory_place(m, run->first, run->pages, run->count);
+    run->count = 0;
+}
+
+static void add_to_run(GuestMemory *m, struct run *run, const struct got_page *g)
+{
+    if (run->count == GUEST_MEMORY_RUN || g->page != run->first + run->count)
+        end_run(m, run);
+    if (!run->count)
+        run->first = g->page;
+    run->pages[run->count++] = g->body;
+    if (!g->in_place)
+        end_run(m, run);
+}
+
+static void apply_delta(uint8_t *ram, uint64_t mask, const uint8_t *body)
+{
+    for (; mask; mask &= mask - 1, body += LINE)
+        memcpy(ram + __builtin_ctzll(mask) * LINE, body, LINE);
+}
+
+static void apply(GuestMemory *m, struct run *run, const struct got_page *g)
+{
+    uint8_t *ram = guest_memory_page_host(m, g->page);
+
+    if (g->kind == PAGE_FULL) {
+        add_to_run(m, run, g);
+        return;
     }
+    end_run(m, run); /* it may hold the same page */
+    if (g->kind == PAGE_DELTA)
+        apply_delta(ram, g->mask, g->body);
+    else if (!page_is_zero(ram)) /* a hole stays a hole as long as nobody writes */
+        memset(ram, 0, GUEST_PAGE_SIZE);
 }
 
 /* m NULL: not applied; map NULL: not listed. */
 static int64_t walk(VMStream *f, GuestMemory *m, uint64_t page_count, uint64_t *map)
 {
-    uint8_t body[GUEST_PAGE_SIZE];
-    uint64_t page, mask;
-    enum page_kind kind;
+    struct got_page g;
+    struct run run = {.count = 0};
     int64_t count = 0;
+    bool ok = true;
 
-    while (perdure_stream_left(f)) {
-        if (!get_page(f, page_count, &page, &kind, &mask, body))
-            return -1;
-        if (m)
-            apply(guest_memory_page_host(m, page), kind, mask, body);
-        if (map)
-            bitmap_set(map, page);
-        count++;
+    while (ok && perdure_stream_left(f)) {
+        if (vmstream_left_in_place(f) < ENCODED_MAX)
+            end_run(m, &run); /* the next page may be in another frame */
+        ok = get_page(f, page_count, &g);
+        if (ok && m)
+            apply(m, &run, &g);
+        if (ok && map)
+            bitmap_set(map, g.page);
+        count += ok;
     }
+    end_run(m, &run);
     return perdure_stream_error(f, NULL) ? -1 : count;
 }
 
@@ -276,27 +343,24 @@ int64_t page_decode_all(VMStream *f, GuestMemory *m)
     return walk(f, m, m->page_count, NULL);
 }
 
-static bool place(VMStream *f, MissingPages *mp, uint64_t page, enum page_kind kind, const uint8_t *body)
+static bool place(VMStream *f, MissingPages *mp, const struct got_page *g)
 {
     Error *err = NULL;
 
-    if (kind == PAGE_DELTA)
-        perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": a delta of a missing page", page);
-    else if (!missing_place(mp, page, kind == PAGE_ZERO ? NULL : body, &err))
+    if (g->kind == PAGE_DELTA)
+        perdure_stream_set_error(f, -EBADMSG, "page %" PRIu64 ": a delta of a missing page", g->page);
+    else if (!missing_place(mp, g->page, g->kind == PAGE_ZERO ? NULL : g->body, &err))
         vmstream_take_error(f, err);
     return !perdure_stream_error(f, NULL);
 }
 
 int64_t page_decode_missing(VMStream *f, MissingPages *mp)
 {
-    uint8_t body[GUEST_PAGE_SIZE];
-    uint64_t page, mask;
-    enum page_kind kind;
+    struct got_page g;
     int64_t count = 0;
 
     while (perdure_stream_left(f)) {
-        if (!get_page(f, mp->memory->page_count, &page, &kind, &mask, body) ||
-            !place(f, mp, page, kind, body))
+        if (!get_page(f, mp->memory->page_count, &g) || !place(f, mp, &g))
             return -1;
         count++;
     }

@@ -27,7 +27,8 @@ void page_encoder_free(PageEncoder *e);
 void page_encoder_set_packing(PageEncoder *e, bool on);
 /* The other side starts again from zero RAM. */
 void page_encoder_reset(PageEncoder *e);
-/* Puts one page into the open record, and into the shadow. Returns what it became. */
+/* Puts one page into the open record, and into the shadow. Returns what it became. Without a shadow data may be the page of a guest that
+ * runs: what it writes meanwhile is there or not, and counts as changed after this. */
 enum page_kind page_encode(PageEncoder *e, VMStream *f, uint64_t page, const uint8_t *data);
 /* Reads pages to the end of the open record; each is checked, then applied to RAM. Returns their number, -1
  * on a bad one (sticky error). */

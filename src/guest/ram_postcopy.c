@@ -90,12 +90,14 @@ uint64_t ram_postcopy_told(Guest *g)
     return bitmap_popcount(r->fresh, page_count(r));
 }
 
-/* What changed since the last time, and was not among what is still to come. */
+/* What changed since the last time, or was left by a pass that ended early, and was not among what is still to come. */
 static int put_missing(struct ram_state *r, VMStream *f)
 {
     Error *err = NULL;
 
-    memset(r->fresh, 0, bitmap_bytes(page_count(r)));
+    memcpy(r->fresh, r->pages, bitmap_bytes(page_count(r)));
+    memset(r->pages, 0, bitmap_bytes(page_count(r)));
+    r->left = 0;
     if (!r->guest->ops->take_changed(r->guest, r->fresh, &err))
         return ram_state_failed(f, err);
     for (size_t i = 0; i < bitmap_words(page_count(r)); i++)

@@ -10,7 +10,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* Pages of one pass: 16 MiB, so that whoever walks looks at its clock and its cancel button often enough. */
+/* Pages of one part: 16 MiB, so that whoever walks looks at its clock and its cancel button often enough. */
 #define BATCH_PAGES 4096u
 #define FEW_PAGES   16u
 
@@ -25,26 +25,39 @@ int ram_state_failed(VMStream *f, Error *err)
 
 /* --- saving --- */
 
-static bool prepare_stopped(struct ram_state *r, Error **errp)
+static void count_pages(struct ram_state *r)
+{
+    r->next = 0;
+    r->left = bitmap_popcount(r->pages, r->guest->memory->page_count);
+}
+
+/* What changed meanwhile, and what the pass before has left. */
+static bool begin_pass(struct ram_state *r, Error **errp)
+{
+    bool ok = r->guest->ops->take_changed(r->guest, r->pages, errp);
+
+    count_pages(r);
+    return ok;
+}
+
+static bool prepare(struct ram_state *r, Error **errp)
 {
     const GuestMemory *m = r->guest->memory;
 
+    r->part = BATCH_PAGES;
+    r->encoder = page_encoder_new(m->page_count, false, true, errp);
     r->pages = calloc(1, bitmap_bytes(m->page_count));
+    if (!r->encoder)
+        return false;
     if (!r->pages) {
         error_setg_errno(errp, ENOMEM, "bitmap of guest RAM");
         return false;
     }
+    if (r->live)
+        return r->tracking = r->guest->ops->tracking_start(r->guest, false, errp);
     guest_memory_populated(m, r->pages);
-    r->next = 0;
-    r->left = bitmap_popcount(r->pages, m->page_count);
+    count_pages(r);
     return true;
-}
-
-static bool prepare_live(struct ram_state *r, Error **errp)
-{
-    r->staging = staging_new(BATCH_PAGES, errp);
-    r->tracking = r->staging && r->guest->ops->tracking_start(r->guest, false, errp);
-    return r->tracking;
 }
 
 static int ram_save_setup(VMStream *f, void *opaque)
@@ -53,8 +66,7 @@ static int ram_save_setup(VMStream *f, void *opaque)
     const GuestMemory *m = r->guest->memory;
     Error *err = NULL;
 
-    r->encoder = page_encoder_new(m->page_count, false, true, &err);
-    if (!r->encoder || !(r->live ? prepare_live(r, &err) : prepare_stopped(r, &err)))
+    if (!prepare(r, &err))
         return ram_state_failed(f, err);
     perdure_stream_put_u8(f, RAM_BLOCKS);
     perdure_stream_put_u32(f, m->block_count);
@@ -65,74 +77,58 @@ static int ram_save_setup(VMStream *f, void *opaque)
     return 0;
 }
 
-/* Up to limit pages of those that exist. */
-static void put_existing(struct ram_state *r, VMStream *f, uint64_t limit)
+/* Up to limit pages, from where they are: what a guest that runs writes meanwhile will count as changed again. */
+static void put_pages(struct ram_state *r, VMStream *f, uint64_t limit)
 {
     const GuestMemory *m = r->guest->memory;
 
+    perdure_stream_put_u8(f, RAM_PAGES);
     for (; r->left && limit; r->left--, limit--) {
         uint64_t page = bitmap_find_next(r->pages, m->page_count, r->next);
 
         page_encode(r->encoder, f, page, guest_memory_page_host(m, page));
+        bitmap_clear(r->pages, page);
         r->next = page + 1;
     }
-}
-
-/* One staging area full of pages that changed; live: the guest runs. */
-static int put_changed(struct ram_state *r, VMStream *f, bool live, bool *ret_more)
-{
-    Error *err = NULL;
-
-    staging_reset(r->staging);
-    if (!r->guest->ops->collect(r->guest, r->staging, live, ret_more, &err))
-        return ram_state_failed(f, err);
-    for (size_t i = 0; i < staging_count(r->staging); i++)
-        page_encode(r->encoder, f, staging_page(r->staging, i), staging_data(r->staging, i));
-    return 0;
 }
 
 static int ram_save_iterate(VMStream *f, void *opaque)
 {
     struct ram_state *r = opaque;
-    bool more = false;
-    int status;
+    Error *err = NULL;
 
     if (r->phase != RAM_PRECOPY)
         return ram_postcopy_iterate(r, f);
-    perdure_stream_put_u8(f, RAM_PAGES);
-    if (!r->live) {
-        put_existing(r, f, BATCH_PAGES);
-        return !r->left;
-    }
-    status = put_changed(r, f, true, &more);
-    return status < 0 ? status : !more;
+    if (r->live && !r->left && !begin_pass(r, &err))
+        return ram_state_failed(f, err);
+    put_pages(r, f, r->part);
+    return !r->left;
 }
 
 static int ram_save_complete(VMStream *f, void *opaque)
 {
     struct ram_state *r = opaque;
-    bool more = r->live;
-    int status = 0;
+    Error *err = NULL;
 
-    perdure_stream_put_u8(f, RAM_PAGES);
-    if (!r->live)
-        put_existing(r, f, UINT64_MAX);
-    while (more && status == 0 && !perdure_stream_error(f, NULL))
-        status = put_changed(r, f, false, &more);
-    return status;
+    if (r->live && !begin_pass(r, &err))
+        return ram_state_failed(f, err);
+    put_pages(r, f, UINT64_MAX);
+    return 0;
 }
 
 static void ram_save_pending(VMStream *f, void *opaque, uint64_t threshold, uint64_t *precopy_only,
                              uint64_t *compatible, uint64_t *postcopy_only)
 {
     struct ram_state *r = opaque;
-    uint64_t pages = r->live && r->phase == RAM_PRECOPY ? r->guest->ops->changed_pages(r->guest) : r->left;
 
     (void)f, (void)threshold, (void)postcopy_only;
-    if (r->phase == RAM_PRECOPY)
-        *precopy_only += pages * GUEST_PAGE_SIZE;
-    else
+    if (r->phase != RAM_PRECOPY) {
         *compatible += ram_postcopy_left(r) * GUEST_PAGE_SIZE;
+        return;
+    }
+    *precopy_only += r->left * GUEST_PAGE_SIZE;
+    if (r->live)
+        *precopy_only += r->guest->ops->changed_pages(r->guest) * GUEST_PAGE_SIZE;
 }
 
 /* Also where setup never ran, or failed half-way. */
@@ -145,8 +141,6 @@ static void ram_save_cleanup(void *opaque)
     r->tracking = false;
     page_encoder_free(r->encoder);
     r->encoder = NULL;
-    staging_free(r->staging);
-    r->staging = NULL;
     free(r->pages);
     r->pages = NULL;
     r->left = 0;
@@ -305,8 +299,10 @@ void ram_state_set_part(Guest *g, uint64_t bytes)
     struct ram_state *r = *find(g);
     uint64_t pages = bytes / GUEST_PAGE_SIZE;
 
-    assert(r && r->staging);
-    staging_limit(r->staging, pages > FEW_PAGES ? pages : FEW_PAGES);
+    assert(r && r->pages);
+    if (pages > BATCH_PAGES)
+        pages = BATCH_PAGES;
+    r->part = pages > FEW_PAGES ? pages : FEW_PAGES;
 }
 
 void ram_state_set_packing(Guest *g, bool on)

@@ -25,10 +25,11 @@ struct ram_state {
     bool live;
     /* of the save under way */
     PageEncoder *encoder;
-    uint64_t *pages;     /* stopped: those that exist */
-    uint64_t next, left; /* stopped: the next to look at; how many are still to be written */
-    Staging *staging;    /* live */
-    bool tracking;
+    uint64_t
+        *pages; /* to be written: those that had changed when the pass began; stopped: those that exist */
+    uint64_t next, left;  /* the next to look at; how many are still to be written */
+    uint64_t part;        /* at most so many of them in one call */
+    bool tracking;        /* live */
     enum ram_phase phase; /* live */
     uint64_t *fresh;      /* TELLING: of one pass */
     bool packing;

@@ -16,7 +16,7 @@
 #endif
 
 struct Staging {
-    size_t capacity, limit, count;
+    size_t capacity, count;
     uint64_t *pages; /* page index of each */
     uint8_t *data;   /* capacity * GUEST_PAGE_SIZE */
     Task *toucher;   /* NULL: there is none */
@@ -40,7 +40,7 @@ static Staging *make(size_t pages, int populate, Error **errp)
     size_t bytes = pages * GUEST_PAGE_SIZE;
 
     if (s) {
-        s->capacity = s->limit = pages;
+        s->capacity = pages;
         s->pages = malloc(pages * sizeof(*s->pages));
         s->data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | populate, -1, 0);
     }
@@ -95,14 +95,9 @@ void staging_free(Staging *s)
     free(s);
 }
 
-void staging_limit(Staging *s, size_t pages)
-{
-    s->limit = pages < s->capacity ? pages : s->capacity;
-}
-
 bool staging_add(Staging *s, uint64_t page, const void *data)
 {
-    if (s->count >= s->limit)
+    if (s->count >= s->capacity)
         return false;
     /* Measured, with 200 and 4500 scattered pages: nothing beats it. Stores that bypass the cache take three
      * times as long, and the sender would then read from memory what it now finds in the cache. */
@@ -118,7 +113,7 @@ size_t staging_count(const Staging *s)
 
 bool staging_full(const Staging *s)
 {
-    return s->count >= s->limit;
+    return s->count >= s->capacity;
 }
 
 uint64_t staging_page(const Staging *s, size_t i)

@@ -20,8 +20,6 @@ Staging *staging_new(size_t pages, Error **errp);
 Staging *staging_new_quick(size_t pages, Error **errp);
 size_t staging_default_pages(uint64_t ram_size);
 void staging_free(Staging *s);
-/* From now on it is full with so many, or its capacity. */
-void staging_limit(Staging *s, size_t pages);
 /* Copies one page; false when full. */
 bool staging_add(Staging *s, uint64_t page, const void *data);
 size_t staging_count(const Staging *s);

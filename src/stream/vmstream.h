@@ -20,6 +20,11 @@ VMStream *vmstream_new_reader(Channel *ch);
 /* Reader over a channel, between records: something of the next one, or the stream's end or error, is there to be read. Never
  * waits. The stream keeps what it has read for that: until that record was read the channel cannot go on under another stream. */
 bool vmstream_has_begun(VMStream *f);
+/* Reader, in a record: its next size bytes where they are, until the next call on f; NULL: they are not all in the frame at hand, and
+ * nothing was taken. */
+const void *vmstream_get_in_place(VMStream *f, size_t size);
+/* How many bytes could be had so. */
+size_t vmstream_left_in_place(const VMStream *f);
 /* Reads the next whole record of in (checked), which perdure_stream_next() has just opened, and appends it
  * verbatim to the memory stream out; closes it. Refused with a sticky error on in when out would grow beyond
  * limit bytes. */

@@ -191,6 +191,22 @@ static bool has_bytes(VMStream *f)
     return false;
 }
 
+size_t vmstream_left_in_place(const VMStream *f)
+{
+    return f->err || !f->in_record ? 0 : f->body_left;
+}
+
+const void *vmstream_get_in_place(VMStream *f, size_t size)
+{
+    const uint8_t *at = f->body;
+
+    if (vmstream_is_writer(f) || size > vmstream_left_in_place(f))
+        return NULL;
+    f->body += size;
+    f->body_left -= size;
+    return at;
+}
+
 bool perdure_stream_get_buffer(VMStream *f, void *data, size_t size)
 {
     size_t done = 0;

@@ -162,18 +162,15 @@ static void rig_tracking_stop(Guest *g)
     machine_of(g)->tracking--;
 }
 
-static bool rig_collect(Guest *g, Staging *s, bool live, bool *ret_more, Error **errp)
+static bool rig_take_changed(Guest *g, uint64_t *map, Error **errp)
 {
     struct rig_machine *m = machine_of(g);
-    uint64_t page = 0, pages = g->memory->page_count;
 
     (void)errp;
     guest_memory_take_dirty(g->memory, m->changed);
-    while ((page = bitmap_find_next(m->changed, pages, page)) < pages &&
-           staging_add(s, page, guest_memory_page_host(g->memory, page)))
-        bitmap_clear(m->changed, page);
-    *ret_more = page < pages;
-    if (live)
+    bitmap_or(map, m->changed, g->memory->page_count);
+    memset(m->changed, 0, bitmap_bytes(g->memory->page_count));
+    if (!m->paused)
         do_something(m);
     task_sleep_until(clock_now() + NS_PER_MS); /* passes take time */
     return true;
@@ -312,7 +309,7 @@ static const struct guest_ops rig_ops = {
     .resume = rig_resume,
     .tracking_start = rig_tracking_start,
     .tracking_stop = rig_tracking_stop,
-    .collect = rig_collect,
+    .take_changed = rig_take_changed,
     .changed_pages = rig_changed_pages,
     .request = rig_request,
     .reset = rig_reset,

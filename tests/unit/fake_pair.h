@@ -253,6 +253,17 @@ static inline bool fake_collect(Guest *gg, Staging *s, bool live, bool *ret_more
     return true;
 }
 
+static inline bool fake_take_changed(Guest *gg, uint64_t *map, Error **errp)
+{
+    struct fake_guest *g = (struct fake_guest *)gg;
+
+    (void)errp;
+    guest_memory_take_dirty(gg->memory, g->dirty);
+    bitmap_or(map, g->dirty, gg->memory->page_count);
+    memset(g->dirty, 0, bitmap_bytes(gg->memory->page_count));
+    return true;
+}
+
 static inline uint64_t fake_changed_pages(Guest *gg)
 {
     (void)gg;
@@ -309,6 +320,7 @@ static const struct guest_ops fake_ops = {
     .tracking_start = fake_tracking_start,
     .tracking_stop = fake_tracking_stop,
     .collect = fake_collect,
+    .take_changed = fake_take_changed,
     .changed_pages = fake_changed_pages,
     .request = fake_request,
     .reset = fake_reset,

@@ -4,6 +4,7 @@
 #include "guest/page_codec.h"
 #include "guest/page_scan.h"
 #include "guest/staging.h"
+#include "stream/vmstream.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -110,6 +111,65 @@ static void test_loops(void **state)
     assert_true(page_diff(a, b) == 0);
 }
 
+/* Pages that were touched before, and such that were not; again, and after a clear. */
+static void test_place(void **state)
+{
+    static uint8_t data[GUEST_MEMORY_RUN][GUEST_PAGE_SIZE];
+    GuestMemory *m = guest_memory_new(4 * MIB, NULL);
+    const void *pages[GUEST_MEMORY_RUN];
+    uint64_t exists[1024 / 64] = {0};
+
+    (void)state;
+    for (int round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < GUEST_MEMORY_RUN; i++) {
+            memset(data[i], (int)i + 1 + round, GUEST_PAGE_SIZE);
+            pages[i] = data[i];
+        }
+        guest_memory_page_host(m, 705)[9] = 1;
+        guest_memory_place(m, 700, pages, GUEST_MEMORY_RUN);
+        guest_memory_place(m, 1023, pages + 3, 1);
+        for (unsigned i = 0; i < GUEST_MEMORY_RUN; i++)
+            assert_memory_equal(guest_memory_page_host(m, 700 + i), data[i], GUEST_PAGE_SIZE);
+        assert_memory_equal(guest_memory_page_host(m, 1023), data[3], GUEST_PAGE_SIZE);
+        if (round == 1)
+            assert_true(guest_memory_clear(m, NULL));
+    }
+    guest_memory_populated(m, exists);
+    assert_int_equal(bitmap_popcount(exists, 1024), GUEST_MEMORY_RUN + 1); /* and nothing around them */
+    guest_memory_take_dirty(m, exists);
+    assert_int_equal(bitmap_popcount(exists, 1024), GUEST_MEMORY_RUN + 1);
+    guest_memory_free(m);
+}
+
+/* One page several times in a record, over the borders of frames: the last one counts. */
+static void test_same_page_again(void **state)
+{
+    VMStream *f = perdure_stream_open_memory(1 << 20), *in;
+    GuestMemory *m = guest_memory_new(4 * MIB, NULL);
+    PageEncoder *e = page_encoder_new(1024, true, NULL);
+    uint8_t page[GUEST_PAGE_SIZE];
+    uint16_t type;
+    uint64_t id;
+
+    (void)state;
+    perdure_stream_begin(f, 1, 0);
+    for (int i = 0; i < 300; i++) {
+        memset(page, i, sizeof(page));
+        page_encode(e, f, 7 + (uint64_t)i % 3, page); /* in full */
+        page[i] ^= 0x80;
+        page_encode(e, f, 7 + (uint64_t)i % 3, page); /* as a delta of that */
+    }
+    perdure_stream_end(f);
+    in = vmstream_reopen_memory(f);
+    assert_true(perdure_stream_next(in, &type, &id));
+    assert_int_equal(page_decode_all(in, m), 600);
+    assert_memory_equal(guest_memory_page_host(m, 9), page, sizeof(page));
+    perdure_stream_close(in);
+    perdure_stream_close(f);
+    page_encoder_free(e);
+    guest_memory_free(m);
+}
+
 static void test_staging(void **state)
 {
     Staging *s = staging_new(2, NULL);
@@ -125,10 +185,6 @@ static void test_staging(void **state)
     assert_memory_equal(staging_data(s, 1), page, 4096);
     staging_reset(s);
     assert_int_equal(staging_count(s), 0);
-    staging_limit(s, 1);
-    assert_true(staging_add(s, 77, page) && staging_full(s) && !staging_add(s, 78, page));
-    staging_limit(s, 1000);
-    assert_true(staging_add(s, 78, page) && staging_full(s) && !staging_add(s, 79, page));
     staging_free(s);
     s = staging_new_quick(4096, NULL); /* in use while it is touched */
     for (uint64_t i = 0; i < 4096; i++)
@@ -284,6 +340,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_addresses),     cmocka_unit_test(test_dirty_and_populated),
         cmocka_unit_test(test_hash),          cmocka_unit_test(test_loops),
+        cmocka_unit_test(test_place),         cmocka_unit_test(test_same_page_again),
         cmocka_unit_test(test_staging),       cmocka_unit_test(test_codec),
         cmocka_unit_test(test_hostile_pages), cmocka_unit_test(test_packing_gives_up),
     };

@@ -39,20 +39,6 @@ static void fake_tracking_stop(Guest *guest)
     (void)guest;
 }
 
-static bool fake_collect(Guest *guest, Staging *s, bool live, bool *ret_more, Error **errp)
-{
-    struct fake *g = (struct fake *)guest;
-    uint64_t page = 0;
-
-    (void)live, (void)errp;
-    guest_memory_take_dirty(guest->memory, g->changed);
-    while ((page = bitmap_find_next(g->changed, PAGES, page)) < PAGES &&
-           staging_add(s, page, guest_memory_page_host(guest->memory, page)))
-        bitmap_clear(g->changed, page);
-    *ret_more = page < PAGES;
-    return true;
-}
-
 static bool fake_take_changed(Guest *guest, uint64_t *map, Error **errp)
 {
     struct fake *g = (struct fake *)guest;
@@ -77,7 +63,6 @@ static MissingPages *fake_missing_new(Guest *guest, Error **errp)
 static const struct guest_ops fake_ops = {
     .tracking_start = fake_tracking_start,
     .tracking_stop = fake_tracking_stop,
-    .collect = fake_collect,
     .take_changed = fake_take_changed,
     .changed_pages = fake_changed,
     .missing_new = fake_missing_new,
@@ -237,6 +222,28 @@ static void test_all_of_it(void **state)
     teardown(&b);
 }
 
+/* A pass that ended early: what it has left is to come, too. */
+static void test_pass_cut_short(void **state)
+{
+    struct bed b;
+
+    (void)state;
+    setup(&b);
+    ram_state_set_part(&b.source.guest, 16 * GUEST_PAGE_SIZE);
+    assert_int_equal(perdure_savevm_iterate(b.link, false, NULL), 0); /* of [100, 200) */
+    begin_load(&b);
+    assert_true(ram_postcopy_begin(&b.source.guest, NULL));
+    fill(&b.source, 100, 8, 9); /* sent a moment ago */
+    assert_int_equal(perdure_savevm_iterate(b.link, true, NULL), 1);
+    assert_int_equal(ram_postcopy_told(&b.source.guest), 84 + 8);
+    ram_postcopy_push(&b.source.guest);
+    assert_true(perdure_savevm_complete_precopy(b.link, true, NULL));
+    assert_true(deliver(&b, NULL));
+    assert_int_equal(missing_left(missing(&b)), 92);
+    finish(&b);
+    teardown(&b);
+}
+
 /* What is asked for goes at once, and the pushing goes on behind it. */
 static void test_asked_for(void **state)
 {
@@ -374,9 +381,9 @@ static void test_hostile_source(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_of_it),      cmocka_unit_test(test_asked_for),
-        cmocka_unit_test(test_lost),           cmocka_unit_test(test_hostile_lack),
-        cmocka_unit_test(test_hostile_source),
+        cmocka_unit_test(test_all_of_it),    cmocka_unit_test(test_pass_cut_short),
+        cmocka_unit_test(test_asked_for),    cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_hostile_lack), cmocka_unit_test(test_hostile_source),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

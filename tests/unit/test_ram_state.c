@@ -12,7 +12,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-/* A guest whose changes are the bits of its memory's device bitmap, taken batch by batch. */
+/* A guest whose changes are the bits of its memory's device bitmap. */
 struct fake {
     Guest guest; /* first */
     uint64_t *changed;
@@ -40,21 +40,17 @@ static void fake_tracking_stop(Guest *guest)
     ((struct fake *)guest)->tracking--;
 }
 
-static bool fake_collect(Guest *guest, Staging *s, bool live, bool *ret_more, Error **errp)
+static bool fake_take_changed(Guest *guest, uint64_t *map, Error **errp)
 {
     struct fake *g = (struct fake *)guest;
-    uint64_t page = 0, pages = guest->memory->page_count;
 
-    (void)live;
     if (g->fail_after && --g->fail_after == 0) {
         error_setg(errp, "the log is gone");
         return false;
     }
     harvest(g);
-    while ((page = bitmap_find_next(g->changed, pages, page)) < pages &&
-           staging_add(s, page, guest_memory_page_host(guest->memory, page)))
-        bitmap_clear(g->changed, page);
-    *ret_more = page < pages;
+    bitmap_or(map, g->changed, guest->memory->page_count);
+    memset(g->changed, 0, bitmap_bytes(guest->memory->page_count));
     return true;
 }
 
@@ -69,7 +65,7 @@ static uint64_t fake_changed(Guest *guest)
 static const struct guest_ops fake_ops = {
     .tracking_start = fake_tracking_start,
     .tracking_stop = fake_tracking_stop,
-    .collect = fake_collect,
+    .take_changed = fake_take_changed,
     .changed_pages = fake_changed,
 };
 
@@ -169,7 +165,7 @@ static void test_live(void **state)
     assert_int_equal(perdure_savevm_iterate(f, false, NULL), 1);
     perdure_savevm_pending(f, 0, &a, &b, &c);
     assert_int_equal(a, 0);
-    fill(g.guest.memory, 0, 5000, 77); /* more than one staging area for complete */
+    fill(g.guest.memory, 0, 5000, 77); /* more than a part for complete */
     perdure_savevm_pending(f, 0, &a, &b, &c);
     assert_true(a >= 5000 * GUEST_PAGE_SIZE);
     assert_int_equal(b + c, 0);
