@@ -16,7 +16,7 @@
 struct migrate_options {
     char name[64], to[256], backup[256], arbiter[1100], psk[1024], on_slow[16], compress[8];
     int64_t downtime, deadline, max_bandwidth; /* negative, and on_slow "": as it was told before */
-    int64_t timeout;
+    int64_t timeout, channels;                 /* channels negative: by the processors */
     bool insecure, no_wait, postcopy;
 };
 
@@ -47,6 +47,8 @@ static json_t *arguments(const struct migrate_options *o)
                              o->insecure, "postcopy", o->postcopy, "compress", o->compress);
 
     add_how(args, o);
+    if (o->channels >= 0)
+        json_object_set_new(args, "channels", json_integer(o->channels));
     if (o->psk[0])
         client_set_path(args, "psk", o->psk);
     return args;
@@ -296,7 +298,8 @@ static bool migrate(const struct migrate_options *o, Error **errp)
 
 int cmd_migrate(int argc, char **argv)
 {
-    struct migrate_options o = {.arbiter = "manual", .compress = "auto", NOTHING_SAID, .timeout = NS_PER_S};
+    struct migrate_options o = {
+        .arbiter = "manual", .compress = "auto", NOTHING_SAID, .timeout = NS_PER_S, .channels = -1};
     const struct option_spec specs[] = {
         {"NAME", NULL, OPTION_STRING, o.name, sizeof(o.name), "the running machine"},
         {"to", "ADDRESS", OPTION_STRING, o.to, sizeof(o.to), "where perdure standby listens (required)"},
@@ -311,6 +314,8 @@ int cmd_migrate(int argc, char **argv)
          "send all memory once; then the guest runs there, and the rest follows"},
         {"compress", "WHAT", OPTION_STRING, o.compress, sizeof(o.compress),
          "pack pages (LZ4): auto, when the link is slow; on; off (auto)"},
+        {"channels", "N", OPTION_INT, &o.channels, 0,
+         "so many connections carry memory, 1 to 16 (one a processor, at most 4)"},
         {"timeout", "TIME", OPTION_DURATION, &o.timeout, 0, "silence of the peer that counts (1s)"},
         {"arbiter", "KIND", OPTION_STRING, o.arbiter, sizeof(o.arbiter),
          "who decides when the link breaks at the switch: manual, file:DIR, command:PATH (manual)"},

@@ -7,6 +7,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+#define CHANNELS_ENOUGH 4 /* more were no quicker */
 
 struct migrate_args {
     struct engine_migrate_params params;
@@ -69,6 +72,23 @@ static bool parse_change(json_t *args, struct engine_migrate_change *c, Error **
     return true;
 }
 
+/* As many as there are processors here to fill them. */
+static int64_t default_channels(void)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return processors < 1 ? 1 : processors < CHANNELS_ENOUGH ? processors : CHANNELS_ENOUGH;
+}
+
+static bool parse_channels(json_t *args, unsigned *ret, Error **errp)
+{
+    int64_t channels = default_channels();
+    bool ok = qmp_arg_int(args, "channels", 1, ENGINE_CHANNELS_MAX, &channels, errp);
+
+    *ret = (unsigned)channels;
+    return ok;
+}
+
 static bool parse_timeout(json_t *args, int64_t *ret_ns, Error **errp)
 {
     int64_t timeout = *ret_ns / NS_PER_US;
@@ -82,7 +102,7 @@ static bool parse(Vm *vm, json_t *args, struct migrate_args *a, Error **errp)
 {
     static const char *const names[] = {
         "uri",     "downtime-us", "downtime-limit", "deadline-us", "on-slow",  "timeout-us", "max-bandwidth",
-        "arbiter", "psk",         "insecure",       "postcopy",    "compress", NULL};
+        "arbiter", "psk",         "insecure",       "postcopy",    "compress", "channels",   NULL};
     struct engine_migrate_change change = ENGINE_MIGRATE_NO_CHANGE;
     struct engine_migrate_params *p = &a->params;
     int packing;
@@ -96,7 +116,7 @@ static bool parse(Vm *vm, json_t *args, struct migrate_args *a, Error **errp)
         !qmp_arg_string(args, "arbiter", p->arbiter, sizeof(p->arbiter), errp) ||
         !qmp_arg_string(args, "psk", a->psk, sizeof(a->psk), errp) ||
         !qmp_arg_bool(args, "insecure", &a->insecure, errp) ||
-        !qmp_arg_bool(args, "postcopy", &p->postcopy, errp) ||
+        !qmp_arg_bool(args, "postcopy", &p->postcopy, errp) || !parse_channels(args, &p->channels, errp) ||
         !parse_word(args, "compress", packing_words, &packing, errp))
         return false;
     p->packing = (enum engine_packing)packing;

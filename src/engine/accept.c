@@ -120,7 +120,8 @@ static void begin_session(struct greeting *gr)
     else
         arbiter_free(arbiter);
     if (s)
-        s->arrived.wanted = 1u << WIRE_KIND_HEARTBEAT | (unsigned)gr->hello.postcopy << WIRE_KIND_URGENT;
+        s->arrived.wanted = 1u << WIRE_KIND_HEARTBEAT | (unsigned)gr->hello.postcopy << WIRE_KIND_URGENT |
+                            (unsigned)(gr->hello.lanes > 0) << WIRE_KIND_CHANNEL;
     if (s && wire_send(gr->out, WIRE_HELLO_OK, 0, &err))
         engine_start_session(gr->e, s, &err);
     else
@@ -144,12 +145,14 @@ static bool waits_for(Engine *e, const struct wire_hello *h)
     if (!s || e->session_ended || s->primary || s->swapped || !(s->arrived.wanted & 1u << h->kind) ||
         strcmp(s->hello.pair, h->pair))
         return false;
-    return makes_anew(h) ? s->hello.generation == h->generation
-                         : s->arrived.number == h->session && !s->arrived.ch[h->kind];
+    if (makes_anew(h))
+        return s->hello.generation == h->generation;
+    return s->arrived.number == h->session && h->lane <= s->hello.lanes &&
+           !s->arrived.ch[session_arrival(h->kind, h->lane)];
 }
 
 /* A primary that comes (again) means a new link: what arrived for another one is of no use. *ret_old: to be closed. */
-static void take_locked(struct greeting *gr, Channel *ret_old[WIRE_KINDS])
+static void take_locked(struct greeting *gr, Channel *ret_old[ARRIVALS])
 {
     struct session *s = gr->e->session;
 
@@ -158,7 +161,7 @@ static void take_locked(struct greeting *gr, Channel *ret_old[WIRE_KINDS])
         memset(s->arrived.ch, 0, sizeof(s->arrived.ch));
         s->arrived.number = gr->hello.session;
     }
-    s->arrived.ch[gr->hello.kind] = gr->ch;
+    s->arrived.ch[session_arrival(gr->hello.kind, gr->hello.lane)] = gr->ch;
     gr->ch = NULL;
     task_broadcast(&gr->e->changed);
 }
@@ -178,7 +181,7 @@ static bool was_fetched(struct greeting *gr)
 /* To the session that waits for this connection. */
 static void hand_on(struct greeting *gr)
 {
-    Channel *old[WIRE_KINDS] = {NULL};
+    Channel *old[ARRIVALS] = {NULL};
     Engine *e = gr->e;
     bool wanted;
 
@@ -200,7 +203,7 @@ static void hand_on(struct greeting *gr)
     if (waits_for(e, &gr->hello))
         take_locked(gr, old);
     task_unlock(&e->lock);
-    for (int i = 0; i < WIRE_KINDS; i++)
+    for (unsigned i = 0; i < ARRIVALS; i++)
         channel_close(old[i]);
 }
 

@@ -13,9 +13,9 @@
 
 /* --- the beginning --- */
 
-static bool take(struct backup *b, enum wire_kind kind, Channel **which, Error **errp)
+static bool take(struct backup *b, enum wire_kind kind, unsigned lane, Channel **which, Error **errp)
 {
-    Channel *ch = session_await(b->s, kind, clock_now() + ARRIVAL_LIMIT, errp);
+    Channel *ch = session_await(b->s, kind, lane, clock_now() + ARRIVAL_LIMIT, errp);
 
     if (!ch)
         return false;
@@ -27,13 +27,22 @@ static bool take(struct backup *b, enum wire_kind kind, Channel **which, Error *
     return ch;
 }
 
+static bool take_channels(struct backup *b, Error **errp)
+{
+    bool ok = true;
+
+    for (unsigned i = 1; i <= b->s->hello.lanes && ok; i++)
+        ok = take(b, WIRE_KIND_CHANNEL, i, &b->s->link.lanes[i - 1], errp);
+    return ok;
+}
+
 bool backup_take_connections(struct backup *b, Error **errp)
 {
     struct link *l = &b->s->link;
 
-    return take(b, WIRE_KIND_HEARTBEAT, &l->beat, errp) &&
-           (!b->s->hello.postcopy || take(b, WIRE_KIND_URGENT, &l->urgent, errp)) &&
-           link_start(l, false, errp);
+    return take(b, WIRE_KIND_HEARTBEAT, 0, &l->beat, errp) &&
+           (!b->s->hello.postcopy || take(b, WIRE_KIND_URGENT, 0, &l->urgent, errp)) &&
+           take_channels(b, errp) && link_start(l, false, errp);
 }
 
 /* After a swap this side holds what the new primary begins with. */
@@ -400,6 +409,7 @@ static void finish(struct backup *b, enum session_end end, const char *why)
     /* Also when what came made no sense: the primary's user should read why. */
     if (end == SESSION_FAILED || end == SESSION_LINK_LOST)
         give_up(b, why);
+    incoming_free_lanes(b); /* not before that was said: a source that finds one broken looks for it */
     session_linger(b->s);
     link_down(&b->s->link, why);
     backup_drop(b, end != SESSION_QUIT, why);
@@ -446,6 +456,7 @@ enum session_end backup_run(struct session *s)
     if (b.moved && !s->e->accept_task && s->e->owner.migrated) /* nobody can protect to it again */
         s->e->owner.migrated(s->e->owner.opaque);
     error_free(err);
+    incoming_free_lanes(&b);
     intake_close(&b);
     return end;
 }

@@ -44,6 +44,7 @@ struct backup {
     uint8_t last_request; /* enum guest_request */
 
     bool loading, loaded; /* of a migration: its state is coming; it may run */
+    Lanes *lanes;         /* the same; NULL: all of it comes over the main connection */
     struct fetch fetch;
     struct successor *successor; /* this backup moves; NULL: it does not */
     char not_moved[512];         /* what the primary, which asked for it, is to hear */
@@ -91,6 +92,8 @@ bool incoming_section(struct backup *b, uint16_t type, uint64_t id, Error **errp
 bool incoming_state_end(struct backup *b, Error **errp);
 /* Always, in the end. */
 void incoming_close(struct backup *b);
+/* Nothing more comes over them, and they are no part of the load any more. Also where there are none. */
+void incoming_free_lanes(struct backup *b);
 
 /* fetch.c */
 /* Memory is missing from here on, and whoever touches it is heard. */

@@ -50,7 +50,8 @@ static bool greet_on(Channel *ch, const struct wire_hello *hello, Error **errp)
 }
 
 /* One beside the main connection. */
-static bool connect_other(struct session *s, enum wire_kind kind, Channel **which, Error **errp)
+static bool connect_other(struct session *s, enum wire_kind kind, unsigned lane, Channel **which,
+                          Error **errp)
 {
     Engine *e = s->e;
     struct wire_hello hello = s->hello;
@@ -65,22 +66,32 @@ static bool connect_other(struct session *s, enum wire_kind kind, Channel **whic
     }
     link_set(&s->link, which, ch);
     hello.kind = kind;
+    hello.lane = (uint8_t)lane;
     channel_set_deadline(ch, clock_now() + SESSION_CONNECT_LIMIT);
     return greet_on(ch, &hello, errp);
 }
 
+static bool connect_channels(struct session *s, Error **errp)
+{
+    bool ok = true;
+
+    for (unsigned i = 1; i <= s->hello.lanes && ok; i++)
+        ok = connect_other(s, WIRE_KIND_CHANNEL, i, &s->link.lanes[i - 1], errp);
+    return ok;
+}
+
 bool session_connect_others(struct session *s, Error **errp)
 {
-    return connect_other(s, WIRE_KIND_HEARTBEAT, &s->link.beat, errp) &&
-           (!s->hello.postcopy || connect_other(s, WIRE_KIND_URGENT, &s->link.urgent, errp)) &&
-           link_start(&s->link, true, errp);
+    return connect_other(s, WIRE_KIND_HEARTBEAT, 0, &s->link.beat, errp) &&
+           (!s->hello.postcopy || connect_other(s, WIRE_KIND_URGENT, 0, &s->link.urgent, errp)) &&
+           connect_channels(s, errp) && link_start(&s->link, true, errp);
 }
 
 static bool introduce_both(struct session *s, Error **errp)
 {
     session_set_limit(s, FOLLOW_LIMIT);
     return session_greet(s->in, s->out, &s->hello, errp) &&
-           connect_other(s, WIRE_KIND_HEARTBEAT, &s->link.beat, errp);
+           connect_other(s, WIRE_KIND_HEARTBEAT, 0, &s->link.beat, errp);
 }
 
 struct session *session_follow(Engine *e, const char *to, const struct wire_hello *hello, Error **errp)
@@ -120,6 +131,7 @@ bool session_reconnect(struct session *s, bool *ret_fetched, Error **errp)
     if (!ch)
         return false;
     random_bytes(&s->hello.session, sizeof(s->hello.session));
+    s->hello.lanes = 0; /* of what is pushed */
     return session_relink(s, ch, errp) && greet_anew(s, ret_fetched, errp) &&
            (*ret_fetched || session_connect_others(s, errp));
 }

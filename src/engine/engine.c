@@ -27,6 +27,7 @@ void engine_migrate_params_default(struct engine_migrate_params *p)
     *p = (struct engine_migrate_params){
         .downtime_ns = 20 * NS_PER_MS,
         .on_slow = ENGINE_SLOW_THROTTLE,
+        .channels = 1,
         .timeout_ns = NS_PER_S,
         .arbiter = "manual",
     };

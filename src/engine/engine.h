@@ -114,12 +114,15 @@ enum engine_packing {
     ENGINE_PACK_OFF,
 };
 
+#define ENGINE_CHANNELS_MAX 16u
+
 struct engine_migrate_params {
     char to[256];        /* where the destination listens, as a standby */
     int64_t downtime_ns; /* 20 ms: so long may the guest stand still */
     int64_t deadline_ns; /* the whole; 0: as long as it takes */
     enum engine_on_slow on_slow;
     enum engine_packing packing;
+    unsigned channels;      /* 1, to ENGINE_CHANNELS_MAX: connections that carry memory in the passes */
     bool postcopy;          /* as with SLOW_POSTCOPY, once all memory was sent one time */
     uint64_t max_bandwidth; /* bytes a second, while the guest runs here; 0: what the link carries */
     int64_t timeout_ns;     /* 1 s: silence that counts */

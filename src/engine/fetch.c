@@ -239,6 +239,7 @@ bool fetch_run(struct backup *b, Error **errp)
 
     task_lock(&b->e->lock);
     b->s->arrived.wanted = 1u << WIRE_KIND_HEARTBEAT | 1u << WIRE_KIND_URGENT | 1u << WIRE_KIND_RESUME;
+    b->s->hello.lanes = 0; /* of a link that is made anew */
     task_unlock(&b->e->lock);
     b->fetch.starter = task_start("take-over", start_run, b, errp);
     if (!b->fetch.starter)
@@ -384,7 +385,7 @@ static bool await_source(struct backup *b)
         Channel *ch;
 
         say_paused(b); /* as soon as the takeover says that it runs here */
-        ch = session_await(b->s, WIRE_KIND_RESUME, clock_now() + WAIT, NULL);
+        ch = session_await(b->s, WIRE_KIND_RESUME, 0, clock_now() + WAIT, NULL);
         if (ch && take_source(b, ch))
             return true;
     }

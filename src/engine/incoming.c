@@ -15,19 +15,44 @@ static bool out_of_turn(Error **errp)
     return false;
 }
 
+static void on_broken_lane(void *session, const char *why)
+{
+    link_down(&((struct session *)session)->link, why);
+}
+
+static bool make_lanes(struct backup *b, Error **errp)
+{
+    unsigned count = link_lanes(&b->s->link);
+
+    if (!count)
+        return true;
+    b->lanes = lanes_new(b->s->link.lanes, count, on_broken_lane, b->s, errp);
+    ram_state_set_lanes(b->e->guest, b->lanes);
+    return b->lanes;
+}
+
+void incoming_free_lanes(struct backup *b)
+{
+    lanes_free(b->lanes);
+    b->lanes = NULL;
+}
+
 static bool begin(struct backup *b, Error **errp)
 {
     if (b->loading)
         return true;
     b->loading = true; /* also after a failure: some may be set up */
     task_set_pace(TASK_BEHIND);
-    return perdure_loadvm_begin(b->s->in, errp);
+    return make_lanes(b, errp) && perdure_loadvm_begin(b->s->in, errp);
 }
 
 /* Whoever touches what is missing is heard from now on: the devices' load may. */
 static bool hear_touches(struct backup *b, Error **errp)
 {
-    return b->fetch.missing || !ram_postcopy_missing(b->e->guest) || fetch_start(b, errp);
+    if (b->fetch.missing || !ram_postcopy_missing(b->e->guest))
+        return true;
+    incoming_free_lanes(b); /* what is pushed does without */
+    return fetch_start(b, errp);
 }
 
 bool incoming_section(struct backup *b, uint16_t type, uint64_t id, Error **errp)
@@ -98,7 +123,8 @@ bool incoming_state_end(struct backup *b, Error **errp)
         return false;
     }
     task_set_pace(TASK_NORMAL);
-    b->loaded = load_devices(b, errp) && complete(b, errp) && settle_disks(b, errp);
+    b->loaded = (!b->lanes || lanes_end(b->lanes, errp)) && load_devices(b, errp) && complete(b, errp) &&
+                settle_disks(b, errp);
     return b->loaded && wire_send(b->s->out, WIRE_LOADED, 0, errp);
 }
 

@@ -145,6 +145,22 @@ void link_init(struct link *l, int64_t timeout, void (*on_down)(void *opaque), v
     task_cond_init(&l->changed);
 }
 
+unsigned link_lanes(const struct link *l)
+{
+    unsigned count = 0;
+
+    while (count < LANES_MAX && l->lanes[count])
+        count++;
+    return count;
+}
+
+void link_set_send_deadline(struct link *l, int64_t deadline)
+{
+    channel_set_deadline(l->main, deadline);
+    for (unsigned i = 0; i < link_lanes(l); i++)
+        channel_set_deadline(l->lanes[i], deadline);
+}
+
 bool link_start(struct link *l, bool pings, Error **errp)
 {
     if (link_is_down(l)) {
@@ -156,7 +172,7 @@ bool link_start(struct link *l, bool pings, Error **errp)
     l->watching = true;
     l->pings = pings;
     task_unlock(&l->lock);
-    channel_set_deadline(l->main, TIME_NEVER);
+    link_set_send_deadline(l, TIME_NEVER);
     channel_set_deadline(l->beat, TIME_NEVER);
     if (l->urgent)
         channel_set_deadline(l->urgent, TIME_NEVER);
@@ -164,12 +180,23 @@ bool link_start(struct link *l, bool pings, Error **errp)
     return l->task;
 }
 
+#define CONNECTIONS (3 + LANES_MAX)
+
+static void all_connections(const struct link *l, Channel *ret[CONNECTIONS])
+{
+    ret[0] = l->main;
+    ret[1] = l->beat;
+    ret[2] = l->urgent;
+    memcpy(ret + 3, l->lanes, sizeof(l->lanes));
+}
+
 /* Lock held, so that nobody resets the link, and frees them, meanwhile. */
 static void shut_connections(struct link *l)
 {
-    Channel *all[] = {l->main, l->beat, l->urgent};
+    Channel *all[CONNECTIONS];
 
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+    all_connections(l, all);
+    for (unsigned i = 0; i < CONNECTIONS; i++)
         if (all[i])
             channel_shutdown(all[i]);
 }
@@ -213,18 +240,17 @@ bool link_reason(struct link *l, int64_t *at, char *why, size_t size)
 
 void link_reset(struct link *l)
 {
-    Channel *all[3];
+    Channel *all[CONNECTIONS];
 
     task_join(l->task);
     task_lock(&l->lock);
-    all[0] = l->main;
-    all[1] = l->beat;
-    all[2] = l->urgent;
+    all_connections(l, all);
     l->main = l->beat = l->urgent = NULL;
+    memset(l->lanes, 0, sizeof(l->lanes));
     l->task = NULL;
     l->down = l->watching = false;
     task_unlock(&l->lock);
-    for (int i = 0; i < 3; i++)
+    for (unsigned i = 0; i < CONNECTIONS; i++)
         channel_close(all[i]);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Link: the connections of a pair, and the sign of life that they share: main, heartbeat, and in postcopy a third one for
- * what is urgent.
+ * Link: the connections of a pair, and the sign of life that they share: main, heartbeat, in postcopy one for what is urgent, and in a
+ * migration over several channels one for each of its lanes.
  *
  * Every byte that comes in on any connection counts as life. A read on one of them ends with ETIMEDOUT
  * once all have been silent for the timeout: so a task that waits for a record needs no watcher of its own.
@@ -20,9 +20,11 @@
 
 #include "base/task.h"
 #include "stream/channel.h"
+#include "stream/lanes.h"
 
 struct link {
     Channel *main, *beat, *urgent; /* wrapped; link_set() before start; urgent may stay NULL */
+    Channel *lanes[LANES_MAX];     /* the same; those there are come first */
 
     /* private */
     struct task_mutex lock;
@@ -43,8 +45,11 @@ struct link {
 void link_init(struct link *l, int64_t timeout, void (*on_down)(void *opaque), void *opaque);
 /* Takes ch; NULL when memory is out. */
 Channel *link_wrap(struct link *l, Channel *ch);
-/* which: &l->main, &l->beat or &l->urgent. */
+/* which: &l->main, &l->beat, &l->urgent or &l->lanes[i]. */
 void link_set(struct link *l, Channel **which, Channel *ch);
+unsigned link_lanes(const struct link *l);
+/* Of every connection that memory goes over. */
+void link_set_send_deadline(struct link *l, int64_t deadline);
 /* From now on silence counts. pings: this side sends, the other answers. */
 bool link_start(struct link *l, bool pings, Error **errp);
 /* Takes all connections down; the first reason is kept. */

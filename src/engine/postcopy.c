@@ -50,6 +50,7 @@ bool postcopy_tell(struct primary *p, Error **errp)
         before = told;
         if (!precopy_may_send(p, errp) || !tell_missing(p, errp) || !await_noted(p, errp))
             return false;
+        precopy_free_lanes(p); /* all that they carried is in place */
         told = ram_postcopy_told(p->g);
     } while (told > TOLD_ENOUGH && told < before / 2);
     return true;
@@ -161,7 +162,7 @@ static void tell_left(struct primary *p)
         return;
     perdure_savevm_pending(p->s->out, 0, &precopy, &any, &postcopy);
     task_lock(&p->e->lock);
-    p->e->migration.bytes_sent = p->sent_before + perdure_stream_bytes(p->s->out);
+    p->e->migration.bytes_sent = p->sent_before + precopy_bytes(p);
     p->e->migration.bytes_left = precopy + any + postcopy;
     p->e->migration.looked = clock_now();
     task_unlock(&p->e->lock);

@@ -13,13 +13,24 @@
 #include <perdure/replication.h>
 #include <perdure/savevm.h>
 
+uint64_t precopy_bytes(const struct primary *p)
+{
+    return perdure_stream_bytes(p->s->out) + lanes_bytes(p->lanes) + p->lane_bytes;
+}
+
+/* Of each connection, on the average. */
+static int64_t waited(const struct primary *p)
+{
+    return (vmstream_waited(p->s->out) + lanes_waited(p->lanes)) / (1 + lanes_count(p->lanes));
+}
+
 static void tell(struct primary *p, uint64_t left)
 {
     struct engine_migration *m = &p->e->migration;
     const struct converge *c = &p->converge;
 
     task_lock(&p->e->lock);
-    m->bytes_sent = perdure_stream_bytes(p->s->out);
+    m->bytes_sent = precopy_bytes(p);
     m->bytes_left = left;
     m->bandwidth = converge_bandwidth(c);
     m->throttle = p->throttled;
@@ -53,13 +64,31 @@ static uint64_t bytes_left(struct primary *p)
 
 /* --- while the guest runs --- */
 
+static bool make_lanes(struct primary *p, Error **errp)
+{
+    unsigned count = link_lanes(&p->s->link);
+
+    p->lanes = count ? lanes_new(p->s->link.lanes, count, NULL, NULL, errp) : NULL;
+    ram_state_set_lanes(p->g, p->lanes);
+    return p->lanes || !count;
+}
+
+void precopy_free_lanes(struct primary *p)
+{
+    if (p->lanes)
+        p->lane_bytes = lanes_bytes(p->lanes);
+    lanes_free(p->lanes);
+    p->lanes = NULL;
+}
+
 static bool begin(struct primary *p, Error **errp)
 {
     p->saving = true; /* also after a failure: some may be set up */
     ram_state_set_live(p->g, true);
     task_set_pace(TASK_BEHIND);
     primary_limit_send(p);
-    if (!perdure_savevm_setup(p->s->out, errp))
+    if (!make_lanes(p, errp) || !perdure_savevm_setup(p->s->out, errp) ||
+        !perdure_stream_flush(p->s->out, errp)) /* the destination's lanes wait for it */
         return false;
     p->packing.how = p->s->migrate.packing;
     ram_state_set_packing(p->g, packing_is_on(&p->packing));
@@ -101,7 +130,7 @@ static void wait_for_turn(struct primary *p)
 
 bool primary_pace(struct primary *p, Error **errp)
 {
-    uint64_t bytes = perdure_stream_bytes(p->s->out);
+    uint64_t bytes = precopy_bytes(p);
 
     if (p->s->hello.kind != WIRE_KIND_MIGRATE)
         return true;
@@ -129,16 +158,16 @@ bool precopy_may_send(struct primary *p, Error **errp)
 
 struct part precopy_begin_part(struct primary *p)
 {
-    return (struct part){perdure_stream_bytes(p->s->out), clock_now(), vmstream_waited(p->s->out)};
+    return (struct part){precopy_bytes(p), clock_now(), waited(p)};
 }
 
 void precopy_end_part(struct primary *p, const struct part *part)
 {
-    uint64_t bytes = perdure_stream_bytes(p->s->out) - part->bytes;
+    uint64_t bytes = precopy_bytes(p) - part->bytes;
     int64_t ns = clock_now() - part->began;
 
     converge_sent(&p->converge, bytes, ns);
-    packing_sent(&p->packing, bytes, ns, vmstream_waited(p->s->out) - part->waited);
+    packing_sent(&p->packing, bytes, ns, waited(p) - part->waited);
     ram_state_set_packing(p->g, packing_is_on(&p->packing));
 }
 
@@ -306,7 +335,7 @@ static void tell_steps(struct primary *p, const struct steps *t)
 
     task_lock(&p->e->lock);
     p->e->serves = p->postcopy;
-    m->bytes_sent = perdure_stream_bytes(p->s->out);
+    m->bytes_sent = precopy_bytes(p);
     p->e->figures.sync_pages_left = 0;
     if (!p->postcopy)
         m->bytes_left = 0;
@@ -356,7 +385,7 @@ static void begin_to_send(struct primary *p)
     p->e->migration.outcome = ENGINE_MIGRATION_ACTIVE;
     task_unlock(&p->e->lock);
     engine_event(p->e, "MIGRATION", "disks and memory are sent");
-    p->paced = perdure_stream_bytes(p->s->out); /* the configuration does not count */
+    p->paced = precopy_bytes(p); /* the configuration does not count */
 }
 
 static bool send_all(struct primary *p, Error **errp)

@@ -98,8 +98,8 @@ void primary_limit_send(struct primary *p)
 {
     int64_t timeout = p->s->hello.timeout_ns;
 
-    channel_set_deadline(p->s->link.main,
-                         p->send_until ? p->send_until + timeout : clock_now() + PRIMARY_ANSWER_LIMIT);
+    link_set_send_deadline(&p->s->link,
+                           p->send_until ? p->send_until + timeout : clock_now() + PRIMARY_ANSWER_LIMIT);
 }
 
 /* While the link still takes something the backup is told in order that this does not work. */
@@ -462,6 +462,7 @@ static void end_saving(struct primary *p)
         perdure_savevm_cleanup();
         ram_state_set_live(p->g, false);
     }
+    precopy_free_lanes(p);
     p->saving = false;
 }
 

@@ -33,7 +33,9 @@ struct primary {
     struct converge converge;   /* of a migration */
     struct packing packing;     /* the same */
     struct pace pace;           /* the same */
-    uint64_t paced;             /* bytes of the stream that pace has seen */
+    uint64_t paced;             /* bytes sent that pace has seen */
+    Lanes *lanes;               /* of a migration's passes; NULL: the main connection alone */
+    uint64_t lane_bytes;        /* of those that are done */
     unsigned throttled;         /* percent; of a migration that could not keep up */
     enum guest_request request; /* carried by the last acknowledged epoch */
 
@@ -119,6 +121,10 @@ void primary_give_away(struct primary *p);
 
 /* precopy.c: all of it; p->end says how it went. */
 void primary_migrate(struct primary *p, Error **errp);
+/* Bytes sent, by every connection that memory goes over. */
+uint64_t precopy_bytes(const struct primary *p);
+/* The lanes are done. Also where there are none. */
+void precopy_free_lanes(struct primary *p);
 /* Of a migration: takes over what the user changed, and waits until his cap lets more go. */
 bool primary_pace(struct primary *p, Error **errp);
 /* What the user, the guest, the disks and the link say before each part. */

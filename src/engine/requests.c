@@ -59,6 +59,7 @@ static struct session *connect_main(Engine *e, const struct engine_params *p,
 
     make_hello(e, p, &hello);
     hello.kind = kind;
+    hello.lanes = migrate ? (uint8_t)(migrate->channels - 1) : 0;
     hello.postcopy = migrate && (migrate->postcopy || migrate->on_slow == ENGINE_SLOW_POSTCOPY);
     s = session_connect(e, p->to, &hello, errp);
     if (s && migrate)
@@ -210,6 +211,8 @@ static bool check_migrate_params(const struct engine_migrate_params *p, Error **
         error_setg(errp, "--deadline must be between 100ms and a week");
     else if (p->max_bandwidth && p->max_bandwidth < MIGRATE_BANDWIDTH_MIN)
         error_setg(errp, "--max-bandwidth must be 0 (no cap) or at least 64K a second");
+    else if (p->channels < 1 || p->channels > ENGINE_CHANNELS_MAX)
+        error_setg(errp, "--channels must be between 1 and %u", ENGINE_CHANNELS_MAX);
     else
         return true;
     return false;

@@ -53,7 +53,7 @@ bool session_relink(struct session *s, Channel *ch, Error **errp)
 
 static void close_arrived(struct session *s)
 {
-    for (int i = 0; i < WIRE_KINDS; i++) {
+    for (unsigned i = 0; i < ARRIVALS; i++) {
         if (s->arrived.ch[i])
             channel_shutdown(s->arrived.ch[i]);
         channel_close(s->arrived.ch[i]);
@@ -97,18 +97,17 @@ static bool comes_anew(const struct session *s, enum wire_kind kind)
     return kind != WIRE_KIND_RESUME && s->arrived.ch[WIRE_KIND_RESUME];
 }
 
-Channel *session_await(struct session *s, enum wire_kind kind, int64_t until, Error **errp)
+Channel *session_await(struct session *s, enum wire_kind kind, unsigned lane, int64_t until, Error **errp)
 {
+    Channel **at = &s->arrived.ch[session_arrival(kind, lane)], *ch;
     Engine *e = s->e;
-    Channel *ch;
 
     task_lock(&e->lock);
-    while (!s->arrived.ch[kind] && !comes_anew(s, kind) && !e->wish.quit &&
-           task_wait_until(&e->changed, &e->lock, until))
+    while (!*at && !comes_anew(s, kind) && !e->wish.quit && task_wait_until(&e->changed, &e->lock, until))
         ;
-    ch = comes_anew(s, kind) ? NULL : s->arrived.ch[kind];
+    ch = comes_anew(s, kind) ? NULL : *at;
     if (ch)
-        s->arrived.ch[kind] = NULL;
+        *at = NULL;
     task_unlock(&e->lock);
     if (!ch)
         error_setg(errp, "the other side did not open its %s connection", wire_kind_name(kind));

@@ -25,13 +25,16 @@ enum session_end {
     SESSION_QUIT,     /* engine_free() */
 };
 
+/* Where a connection arrives: one of each kind, and then the lanes by their numbers. */
+#define ARRIVALS (WIRE_KINDS + LANES_MAX)
+
 struct session {
     Engine *e;
     struct link link;
     struct {
         unsigned wanted; /* bits of enum wire_kind: connections that this side waits for, or may have to */
         uint64_t number; /* hello.session of the link that they belong to */
-        Channel *ch[WIRE_KINDS];
+        Channel *ch[ARRIVALS];
     } arrived;          /* backup: left by the accepting task, under the engine's lock */
     VMStream *in, *out; /* of the main connection */
     struct wire_hello hello;
@@ -62,8 +65,13 @@ void session_free(struct session *s);
 void session_run(void *session);
 /* The link is down, and its connections are closed: makes ch, which is taken, the main one of a new one. */
 bool session_relink(struct session *s, Channel *ch, Error **errp);
-/* Backup: waits until then for a connection of that kind, and takes it. */
-Channel *session_await(struct session *s, enum wire_kind kind, int64_t until, Error **errp);
+/* Of session.arrived.ch. */
+static inline unsigned session_arrival(enum wire_kind kind, unsigned lane)
+{
+    return kind == WIRE_KIND_CHANNEL ? WIRE_KINDS + lane - 1 : kind;
+}
+/* Backup: waits until then for a connection of that kind (lane: 0 unless it is a channel), and takes it. */
+Channel *session_await(struct session *s, enum wire_kind kind, unsigned lane, int64_t until, Error **errp);
 /* The link's state and the streams' decide: did the link fail, or something on this side? */
 bool session_link_broken(struct session *s);
 /* *errp is set: if the link was taken down, what took it down is the first error, and the failure of a call

@@ -53,7 +53,7 @@ bool succeed(struct backup *b, uint64_t epoch, Error **errp)
         error_setg(errp, "this side was told out of turn that it is the backup, of epoch %" PRIu64, epoch);
         return false;
     }
-    primary = session_await(b->s, WIRE_KIND_FOLLOW, clock_now() + ARRIVAL_LIMIT, errp);
+    primary = session_await(b->s, WIRE_KIND_FOLLOW, 0, clock_now() + ARRIVAL_LIMIT, errp);
     if (!primary)
         return false;
     b->s->hello.kind = WIRE_KIND_MAIN;

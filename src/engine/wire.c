@@ -67,8 +67,8 @@ void wire_unexpected(VMStream *in, uint16_t type, const char *while_what)
 
 const char *wire_kind_name(enum wire_kind kind)
 {
-    static const char *const names[WIRE_KINDS] = {"main",   "heartbeat", "checking", "main",
-                                                  "urgent", "new main",  "main",     "primary's"};
+    static const char *const names[WIRE_KINDS] = {"main",     "heartbeat", "checking",  "main",   "urgent",
+                                                  "new main", "main",      "primary's", "channel"};
 
     return names[kind];
 }
@@ -92,6 +92,8 @@ bool wire_send_hello(VMStream *out, const struct wire_hello *h, Error **errp)
     perdure_stream_put_u64(out, h->ram_size);
     perdure_stream_put_string(out, h->went_on_pair);
     perdure_stream_put_u64(out, h->went_on_generation);
+    perdure_stream_put_u8(out, h->lanes);
+    perdure_stream_put_u8(out, h->lane);
     perdure_stream_end(out);
     return perdure_stream_flush(out, errp);
 }
@@ -126,6 +128,8 @@ static void get_hello_fields(VMStream *in, struct wire_hello *h)
     h->ram_size = perdure_stream_get_u64(in);
     perdure_stream_get_string(in, h->went_on_pair, sizeof(h->went_on_pair));
     h->went_on_generation = perdure_stream_get_u64(in);
+    h->lanes = perdure_stream_get_u8(in);
+    h->lane = perdure_stream_get_u8(in);
 }
 
 /* It goes into messages, logs and the status as it is. */
@@ -137,10 +141,20 @@ static bool printable(const char *text)
     return true;
 }
 
+static bool lanes_make_sense(const struct wire_hello *h)
+{
+    bool migrates = h->kind != WIRE_KIND_MAIN && h->kind != WIRE_KIND_CHECK &&
+                    h->kind != WIRE_KIND_SUCCESSOR && h->kind != WIRE_KIND_FOLLOW;
+
+    return h->lanes <= (migrates ? LANES_MAX : 0) && h->lane <= h->lanes &&
+           (h->kind == WIRE_KIND_CHANNEL) == (h->lane > 0);
+}
+
 static bool hello_makes_sense(const struct wire_hello *h)
 {
-    return h->kind < WIRE_KINDS && uuid_valid(h->pair) && printable(h->vm) && printable(h->arbiter) &&
-           h->generation > 0 && h->generation < UINT64_MAX && /* the next one has a number too */
+    return h->kind < WIRE_KINDS && lanes_make_sense(h) && uuid_valid(h->pair) && printable(h->vm) &&
+           printable(h->arbiter) && h->generation > 0 &&
+           h->generation < UINT64_MAX && /* the next one has a number too */
            (!h->went_on_pair[0] || uuid_valid(h->went_on_pair));
 }
 

@@ -8,6 +8,7 @@
 
 #include "guest/guest.h"
 #include "base/uuid.h"
+#include "stream/lanes.h"
 
 #define WIRE_MAGIC      UINT32_C(0x45525550) /* "PURE" */
 #define WIRE_VERSION    5
@@ -66,6 +67,7 @@ enum wire_kind {
     WIRE_KIND_RESUME,    /* the main connection once more, after a broken link in postcopy */
     WIRE_KIND_SUCCESSOR, /* the main connection from a backup to its successor */
     WIRE_KIND_FOLLOW,    /* and from the primary to the same: later the main one */
+    WIRE_KIND_CHANNEL,   /* beside the main connection of a migration: a lane of its memory */
     WIRE_KINDS
 };
 
@@ -83,6 +85,8 @@ struct wire_hello {
     /* The protection that this primary was granted to go on alone from; pair empty: none. */
     char went_on_pair[UUID_TEXT_SIZE];
     uint64_t went_on_generation;
+    uint8_t lanes; /* of this migration: channels beside the main connection, at most LANES_MAX; else 0 */
+    uint8_t lane;  /* WIRE_KIND_CHANNEL: which of them this connection is, from 1; else 0 */
 };
 
 #define WIRE_END_FIRST  1u /* the backup loads it, reads it back and compares */

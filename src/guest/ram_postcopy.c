@@ -71,6 +71,7 @@ bool ram_postcopy_begin(Guest *g, Error **errp)
     if (!r->urgent)
         return false;
     page_encoder_set_packing(r->urgent, r->packing); /* for good: it has a task of its own */
+    r->lanes = NULL;
     r->phase = RAM_TELLING;
     return true;
 }
@@ -234,8 +235,9 @@ int ram_postcopy_load_missing(struct ram_state *r, VMStream *f)
     uint64_t first, count;
     Error *err = NULL;
 
-    if (!can_be_missing(r, &err))
+    if ((r->lanes && !lanes_end(r->lanes, &err)) || !can_be_missing(r, &err))
         return ram_state_failed(f, err);
+    r->lanes = NULL;
     while (perdure_stream_left(f)) {
         if (!get_run(f, page_count(r), &first, &count))
             return -EBADMSG;

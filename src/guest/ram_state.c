@@ -13,6 +13,8 @@
 /* Pages of one part: 16 MiB, so that whoever walks looks at its clock and its cancel button often enough. */
 #define BATCH_PAGES 4096u
 #define FEW_PAGES   16u
+#define SHARE_WORTH 256u /* fewer are not worth waking anybody for; of a small machine an eighth */
+#define CLAIM       GUEST_MEMORY_RUN
 
 /* One a Guest: a process has one, the simulator two. */
 static struct ram_state *states;
@@ -40,19 +42,73 @@ static bool begin_pass(struct ram_state *r, Error **errp)
     return ok;
 }
 
+static bool make_encoders(struct ram_state *r, Error **errp)
+{
+    uint64_t pages = r->guest->memory->page_count;
+    bool ok = (r->encoder = page_encoder_new(pages, false, true, errp));
+
+    for (unsigned i = 0; i < lanes_count(r->lanes) && ok; i++)
+        ok = (r->lane_encoders[i] = page_encoder_new(pages, false, true, errp));
+    return ok;
+}
+
+static void free_encoders(struct ram_state *r)
+{
+    page_encoder_free(r->encoder);
+    r->encoder = NULL;
+    for (unsigned i = 0; i < LANES_MAX; i++) {
+        page_encoder_free(r->lane_encoders[i]);
+        r->lane_encoders[i] = NULL;
+    }
+}
+
+/* Of those that nobody else has: they are the caller's then. */
+static unsigned claim_pages(struct ram_state *r, uint64_t pages[CLAIM])
+{
+    unsigned count = 0;
+
+    task_lock(&r->lock);
+    for (; count < CLAIM && r->quota; r->quota--, r->left--) {
+        uint64_t page = bitmap_find_next(r->pages, r->guest->memory->page_count, r->next);
+
+        bitmap_clear(r->pages, page);
+        r->next = page + 1;
+        pages[count++] = page;
+    }
+    task_unlock(&r->lock);
+    return count;
+}
+
+/* From where they are: what a guest that runs writes meanwhile will count as changed again. */
+static void put_share(struct ram_state *r, VMStream *f, PageEncoder *encoder)
+{
+    uint64_t pages[CLAIM];
+    unsigned count;
+
+    while (!perdure_stream_error(f, NULL) && (count = claim_pages(r, pages)))
+        for (unsigned i = 0; i < count; i++)
+            page_encode(encoder, f, pages[i], guest_memory_page_host(r->guest->memory, pages[i]));
+}
+
+static void put_lane(void *opaque, VMStream *f, unsigned lane)
+{
+    struct ram_state *r = opaque;
+
+    put_share(r, f, r->lane_encoders[lane]);
+}
+
 static bool prepare(struct ram_state *r, Error **errp)
 {
     const GuestMemory *m = r->guest->memory;
 
     r->part = BATCH_PAGES;
-    r->encoder = page_encoder_new(m->page_count, false, true, errp);
     r->pages = calloc(1, bitmap_bytes(m->page_count));
-    if (!r->encoder)
-        return false;
     if (!r->pages) {
         error_setg_errno(errp, ENOMEM, "bitmap of guest RAM");
         return false;
     }
+    if (!make_encoders(r, errp) || (r->lanes && !lanes_start(r->lanes, LANES_PUT, put_lane, r, errp)))
+        return false;
     if (r->live)
         return r->tracking = r->guest->ops->tracking_start(r->guest, false, errp);
     guest_memory_populated(m, r->pages);
@@ -77,32 +133,40 @@ static int ram_save_setup(VMStream *f, void *opaque)
     return 0;
 }
 
-/* Up to limit pages, from where they are: what a guest that runs writes meanwhile will count as changed again. */
-static void put_pages(struct ram_state *r, VMStream *f, uint64_t limit)
+static bool is_worth_sharing(const struct ram_state *r)
 {
-    const GuestMemory *m = r->guest->memory;
+    return r->lanes && (r->quota >= SHARE_WORTH || r->quota >= r->guest->memory->page_count / 8);
+}
 
-    perdure_stream_put_u8(f, RAM_PAGES);
-    for (; r->left && limit; r->left--, limit--) {
-        uint64_t page = bitmap_find_next(r->pages, m->page_count, r->next);
+/* A part of up to limit pages. */
+static int put_pages(struct ram_state *r, VMStream *f, uint64_t limit)
+{
+    bool shared;
+    Error *err = NULL;
 
-        page_encode(r->encoder, f, page, guest_memory_page_host(m, page));
-        bitmap_clear(r->pages, page);
-        r->next = page + 1;
-    }
+    r->quota = limit < r->left ? limit : r->left;
+    shared = is_worth_sharing(r);
+    perdure_stream_put_u8(f, shared ? RAM_SHARED : RAM_PAGES);
+    if (shared)
+        lanes_share(r->lanes);
+    put_share(r, f, r->encoder);
+    if (r->lanes && !(shared ? lanes_join : lanes_skip)(r->lanes, &err))
+        return ram_state_failed(f, err);
+    return 0;
 }
 
 static int ram_save_iterate(VMStream *f, void *opaque)
 {
     struct ram_state *r = opaque;
     Error *err = NULL;
+    int status;
 
     if (r->phase != RAM_PRECOPY)
         return ram_postcopy_iterate(r, f);
     if (r->live && !r->left && !begin_pass(r, &err))
         return ram_state_failed(f, err);
-    put_pages(r, f, r->part);
-    return !r->left;
+    status = put_pages(r, f, r->part);
+    return status < 0 ? status : !r->left;
 }
 
 static int ram_save_complete(VMStream *f, void *opaque)
@@ -112,8 +176,7 @@ static int ram_save_complete(VMStream *f, void *opaque)
 
     if (r->live && !begin_pass(r, &err))
         return ram_state_failed(f, err);
-    put_pages(r, f, UINT64_MAX);
-    return 0;
+    return put_pages(r, f, UINT64_MAX);
 }
 
 static void ram_save_pending(VMStream *f, void *opaque, uint64_t threshold, uint64_t *precopy_only,
@@ -139,8 +202,8 @@ static void ram_save_cleanup(void *opaque)
     if (r->tracking)
         r->guest->ops->tracking_stop(r->guest);
     r->tracking = false;
-    page_encoder_free(r->encoder);
-    r->encoder = NULL;
+    free_encoders(r);
+    r->lanes = NULL;
     free(r->pages);
     r->pages = NULL;
     r->left = 0;
@@ -163,6 +226,14 @@ static int ram_load_setup(VMStream *f, void *opaque)
     (void)f;
     r->blocks_seen = false;
     return 0;
+}
+
+static void take_lane(void *opaque, VMStream *f, unsigned lane)
+{
+    struct ram_state *r = opaque;
+
+    (void)lane;
+    page_decode_all(f, r->guest->memory);
 }
 
 /* The stream's blocks must be those of this machine: same places, same sizes. */
@@ -189,8 +260,21 @@ static int load_blocks(struct ram_state *r, VMStream *f)
                                  total >> 20, m->size >> 20);
         return -EINVAL;
     }
-    r->blocks_seen = true;
-    return guest_memory_clear(m, &err) ? 0 : ram_state_failed(f, err);
+    r->blocks_seen =
+        guest_memory_clear(m, &err) && (!r->lanes || lanes_start(r->lanes, LANES_TAKE, take_lane, r, &err));
+    return r->blocks_seen ? 0 : ram_state_failed(f, err);
+}
+
+/* A part: this stream's pages are in place, and then those of its lanes. */
+static int load_pages(struct ram_state *r, VMStream *f, bool shared)
+{
+    Error *err = NULL;
+
+    if (page_decode_all(f, r->guest->memory) < 0)
+        return -EBADMSG;
+    if (r->lanes && !(shared ? lanes_join : lanes_skip)(r->lanes, &err))
+        return ram_state_failed(f, err);
+    return 0;
 }
 
 static int ram_load(VMStream *f, void *opaque, int version)
@@ -203,8 +287,8 @@ static int ram_load(VMStream *f, void *opaque, int version)
         return load_blocks(r, f);
     if (body == RAM_PAGES && r->missing)
         return page_decode_missing(f, r->missing) < 0 ? -EBADMSG : 0;
-    if (body == RAM_PAGES && r->blocks_seen)
-        return page_decode_all(f, r->guest->memory) < 0 ? -EBADMSG : 0;
+    if ((body == RAM_PAGES || (body == RAM_SHARED && r->lanes)) && r->blocks_seen)
+        return load_pages(r, f, body == RAM_SHARED);
     if (body == RAM_MISSING && r->blocks_seen)
         return ram_postcopy_load_missing(r, f);
     perdure_stream_set_error(f, -EBADMSG, "unexpected contents of kind %u", body);
@@ -215,6 +299,7 @@ static int ram_load_cleanup(void *opaque)
 {
     struct ram_state *r = opaque;
 
+    r->lanes = NULL;
     missing_free(r->missing);
     r->missing = NULL;
     return 0;
@@ -294,6 +379,14 @@ void ram_state_set_live(Guest *g, bool live)
     r->live = live;
 }
 
+void ram_state_set_lanes(Guest *g, Lanes *lanes)
+{
+    struct ram_state *r = *find(g);
+
+    assert(r && !r->encoder);
+    r->lanes = lanes;
+}
+
 void ram_state_set_part(Guest *g, uint64_t bytes)
 {
     struct ram_state *r = *find(g);
@@ -311,5 +404,7 @@ void ram_state_set_packing(Guest *g, bool on)
 
     assert(r && r->encoder);
     page_encoder_set_packing(r->encoder, on);
+    for (unsigned i = 0; i < lanes_count(r->lanes); i++)
+        page_encoder_set_packing(r->lane_encoders[i], on);
     r->packing = on;
 }

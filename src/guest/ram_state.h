@@ -14,18 +14,22 @@
  * sent, then push: the guest may run there, and passes put the pages that it lacks, beginning behind the last one that
  * was asked for, while another task answers questions with put.
  *
+ * Lanes (stream/lanes.h), of a live save that is loaded as it comes: pages of a pass go over whichever stream is free, the main one or
+ * a lane. Each PART and END counts as a part; one of few pages is not shared. Postcopy does without them.
+ *
  * START: u8 1, u32 blocks, for each u64 guest physical address, u64 bytes. PART and END: u8 2, then pages as
- * of page_codec.h; or u8 3, then runs of missing pages, u64 first, u64 count; to the end of the record
- * (docs/wire-format.md).
+ * of page_codec.h; or u8 3, then runs of missing pages, u64 first, u64 count; or u8 4, then pages, and there are shares, of pages as well;
+ * to the end of the record (docs/wire-format.md).
  *
  * Order of calls: register when the machine is made, before its devices (so that it is loaded before them);
- * set_live while no save is under way; unregister before the machine goes. Threads: those of the savevm
- * walks.
+ * set_live and set_lanes while no save or load is under way; unregister before the machine goes. Threads: those of the savevm
+ * walks, and the lanes'.
  */
 #ifndef GUEST_RAM_STATE_H
 #define GUEST_RAM_STATE_H
 
 #include "guest/guest.h"
+#include "stream/lanes.h"
 
 /* g is borrowed until unregistered. false: there is RAM on the list already. */
 bool ram_state_register(Guest *g, Error **errp);
@@ -33,6 +37,9 @@ bool ram_state_register(Guest *g, Error **errp);
 void ram_state_unregister(Guest *g);
 /* Of the saves after this call. */
 void ram_state_set_live(Guest *g, bool live);
+/* Of the next save or load, which starts them; borrowed until that is cleaned up, or in postcopy begins to tell, or to be told, what is
+ * missing. NULL: none. */
+void ram_state_set_lanes(Guest *g, Lanes *lanes);
 /* Of a live save under way: pages are packed from now on, or not. */
 void ram_state_set_packing(Guest *g, bool on);
 /* Of a live save under way: a pass writes at most so many, or a few: for a slow link. */

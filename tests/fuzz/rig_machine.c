@@ -16,7 +16,7 @@
 #define DISK_SIZE    2048u /* one short chunk */
 #define JOURNAL_SIZE (512u << 10)
 #define QUEUE_LIMIT  (64u << 10)
-#define CHANGES      2 /* passes in which a source's guest does something */
+#define CHANGES      2 /* what a source's guest does, one at the beginning of a pass and one behind a part */
 #define LOOP_TURNS   4
 #define DISK_OFFSET  1024u
 #define DISK_VALUE   0x55
@@ -180,6 +180,8 @@ static uint64_t rig_changed_pages(Guest *g)
 {
     struct rig_machine *m = machine_of(g);
 
+    if (!m->paused)
+        do_something(m);
     guest_memory_take_dirty(g->memory, m->changed);
     return bitmap_popcount(m->changed, g->memory->page_count);
 }

@@ -58,6 +58,7 @@ void sim_node_init(uint64_t seed)
         migrate_params.downtime_ns = 0;
     if (sim_rng_one_in(&rng, 3))
         migrate_params.on_slow = ENGINE_SLOW_POSTCOPY;
+    migrate_params.channels = sim_rng_one_in(&rng, 2) ? 1 : 2 + (unsigned)sim_rng_below(&rng, 2);
 }
 
 bool sim_node_manual(void)

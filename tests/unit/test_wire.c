@@ -24,6 +24,7 @@ static const struct wire_hello hello = {
     .ram_size = 64 << 20,
     .went_on_pair = "5d1f0c11-7f0e-4c55-a3d5-02f1f8b0a7e2",
     .went_on_generation = 2,
+    .lanes = 3,
 };
 static const struct wire_end end = {
     .generation = 3,
@@ -88,6 +89,8 @@ static void test_round_trip(void **state)
     assert_int_equal(h.ram_size, hello.ram_size);
     assert_string_equal(h.went_on_pair, hello.went_on_pair);
     assert_int_equal(h.went_on_generation, hello.went_on_generation);
+    assert_int_equal(h.lanes, hello.lanes);
+    assert_int_equal(h.lane, 0);
     expect(in, WIRE_END, 12);
     assert_true(wire_get_end(in, &got_end, NULL));
     assert_int_equal(got_end.hash, end.hash);
@@ -144,9 +147,11 @@ static void test_refusals(void **state)
 
 static void test_greeting_without_sense(void **state)
 {
-    struct wire_hello bad[] = {hello, hello, hello, hello, hello, hello, hello}, got;
+    struct wire_hello bad[11], got;
 
     (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        bad[i] = hello;
     bad[0].kind = WIRE_KINDS;
     bad[1].pair[0] = 'x';
     bad[2].went_on_pair[0] = 'x';
@@ -154,6 +159,11 @@ static void test_greeting_without_sense(void **state)
     bad[4].arbiter[1] = '\n';
     bad[5].generation = 0;
     bad[6].generation = UINT64_MAX;
+    bad[7].lanes = LANES_MAX + 1;
+    bad[8].lane = 1;              /* of a heartbeat */
+    bad[9].kind = WIRE_KIND_MAIN; /* of a protection, which has no lanes */
+    bad[10].kind = WIRE_KIND_CHANNEL;
+    bad[10].lane = 4;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         VMStream *f = perdure_stream_open_memory(0), *in;
         Error *err = NULL;

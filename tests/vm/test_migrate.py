@@ -4,8 +4,10 @@
 
 The corpus of guests moves there and back; then what may go wrong: the link is slow (tbf) or cut, either side is killed, the user changes his mind.
 """
+import ctypes
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from scenario import CORPUS, CountClient, Qmp, ask, assert_well, require, run_co
 from test_disk_errors import Scene  # noqa: E402
 
 SLOW = "240mbit"
+PIDFD_GETFD = 438
 
 
 def migrate(here, to, *options, check=True, timeout=60):
@@ -503,6 +506,81 @@ def settled(pair, host, process):
     return seen[0]
 
 
+# --- channels ---
+
+def test_one_channel(pair):
+    there_and_back(pair, "walk", 2, moves=2, move=lambda *args, standby: move(*args, "--channels", "1", standby=standby))
+
+
+def test_three_channels(pair):
+    there_and_back(pair, "walk", 2, move=lambda *args, standby: move(*args, "--channels", "3", "--compress", "on", standby=standby))
+
+
+def test_many_channels(pair):
+    there_and_back(pair, "log", 2, moves=2, move=lambda *args, standby: move(*args, "--channels", "16", standby=standby))
+
+
+def test_channels_and_a_cap(pair):
+    """What goes over all of them counts."""
+    source = busy_guest(pair)
+    before = assert_well(pair)
+    pair.b.standby()
+    migrate(pair.a, pair.b, "--no-wait", "--compress", "off", "--channels", "3", "--max-bandwidth", "8M", "--on-slow", "cancel", "--deadline", "60s")
+    qmp = Qmp(pair.a)
+    time.sleep(2)
+    rate = qmp.execute("query-migrate")["ram"]["transferred"] / qmp.execute("query-migrate")["total-time"] * 1000
+    qmp.close()
+    require(rate < 12 << 20, "a cap of 8 MiB a second, and it sends", rate)
+    pair.a.perdure("migrate-cancel", pair.vm)
+    goes_on_here(pair, before)
+    require(source.alive(), "the source is gone")
+
+
+def connections(process):
+    """Its sockets to the other side, in the order in which it opened them."""
+    libc, pidfd, found = ctypes.CDLL(None, use_errno=True), os.pidfd_open(process.pid), []
+    for fd in sorted(int(name) for name in os.listdir("/proc/%d/fd" % process.pid)):
+        if os.readlink("/proc/%d/fd/%d" % (process.pid, fd)).startswith("socket:"):
+            s = socket.socket(fileno=libc.syscall(PIDFD_GETFD, pidfd, fd, 0))
+            if s.family == socket.AF_INET and s.type & socket.SOCK_STREAM and s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0:
+                found.append(s)
+            else:
+                s.close()
+    os.close(pidfd)
+    return found
+
+
+def test_any_connection_cut(pair):
+    """Main, heartbeat, two more channels: whichever breaks, the guest goes on, and the standby waits for the next one."""
+    source = busy_guest(pair)
+    before = assert_well(pair)
+    destination = pair.b.standby()
+    limit(pair.a, SLOW)
+    for which in range(4):
+        migrate(pair.a, pair.b, "--no-wait", "--compress", "off", "--channels", "3", "--on-slow", "cancel", "--deadline", "60s")
+        pair.wait(lambda: pair.a.status()["state"] == "MIGRATING", 10, "a migration under way")
+        time.sleep(0.3)
+        sockets = connections(source)
+        require(len(sockets) == 4, "connections", sockets)
+        sockets[which].shutdown(socket.SHUT_RDWR)
+        for s in sockets:
+            s.close()
+        goes_on_here(pair, before)
+        pair.b.wait_state("LISTENING", process=destination)
+    limit(pair.a, None)
+    migrate(pair.a, pair.b, "--channels", "3")
+    await_moved(pair.b, source, destination)
+    assert_well(pair, before)
+
+
+def test_killed_with_channels(pair):
+    source, destination = under_way(pair, "--channels", "4")
+    before = assert_well(pair)
+    destination.kill()
+    goes_on_here(pair, before)
+    require(source.alive(), "the source is gone")
+
+
 # --- refusals ---
 
 def test_refusals(pair):
@@ -511,6 +589,7 @@ def test_refusals(pair):
     before = assert_well(pair)
     for options, code, text in (
             (("--downtime", "0ms"), 1, "downtime-us"), (("--on-slow", "throw"), 1, "on-slow"), (("--compress", "much"), 1, "auto, on, off"), (("--deadline", "1ms"), 1, "--deadline"),
+            (("--channels", "0"), 1, "channels"), (("--channels", "99"), 1, "channels"), (("--channels", "many"), 2, "channels"),
             (("--nonsense",), 2, "--nonsense"), ((), 1, "refused")):
         done = migrate(pair.a, pair.b, *options, check=False)
         require(done.returncode == code and text in done.stderr, "migrate " + " ".join(options), done.returncode, done.stderr)

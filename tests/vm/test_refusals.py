@@ -260,9 +260,9 @@ def text(s):
     return struct.pack("<H", len(s)) + s.encode()
 
 
-def hello(vm="web", version=5, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB):
+def hello(vm="web", version=5, magic=0x45525550, kind=0, pair="12345678-1234-4234-8234-123456789abc", timeout=10**9, ram=64 * MIB, lanes=0, lane=0):
     return record(0x20, struct.pack("<IHB", magic, version, kind) + text(vm) + text(pair) + struct.pack("<QQQQQIB", 1, 7, timeout, 10**7, 10**6, 0, 1)
-                  + text("manual") + struct.pack("<Q", ram) + text("") + struct.pack("<Q", 0))
+                  + text("manual") + struct.pack("<Q", ram) + text("") + struct.pack("<QBB", 0, lanes, lane))
 
 
 def plain_standby(pair):
@@ -325,6 +325,43 @@ def garbage_after_the_greeting(pair, kind):
             beat.close()
         require(backup.alive(), "the standby died of", data[:60].hex(), backup.log())
         pair.b.wait_state("LISTENING", timeout=5, process=backup)
+    protect_plain(pair)
+
+
+def greet(pair, **fields):
+    """A connection, and the type of the record that it is answered with."""
+    s = connect(pair)
+    s.sendall(hello(**fields))
+    return s, s.recv(1000)[0]
+
+
+def test_channels_of_a_stranger(pair):
+    """Of a migration that says three: numbers that there are not, twice the same, before and after its end; and nonsense on one."""
+    backup = plain_standby(pair)
+    for noise in (b"", random.Random(7).randbytes(3000), record(0x14, b"\2" + bytes(11), ident=1), record(0x11, b"")):
+        early, answer = greet(pair, kind=8, lanes=2, lane=1)
+        require(answer == 0x22, "a channel of nothing is not refused", answer)
+        main, answer = greet(pair, kind=3, lanes=2)
+        require(answer == 0x21, "no answer to a greeting", answer, backup.log())
+        others = [early, main]
+        for lane, lanes, want in ((1, 2, 0x21), (1, 2, 0x22), (3, 3, 0x22), (3, 2, 0x22), (0, 2, 0x22), (2, 16, 0x22), (2, 2, 0x21)):
+            other, answer = greet(pair, kind=8, lane=lane, lanes=lanes)
+            require(answer == want, "channel", lane, "of", lanes, "is answered with", answer)
+            others.append(other)
+        try:
+            others[-1].sendall(noise)
+            beat, answer = greet(pair, kind=1, lanes=2)
+            others.append(beat)
+            others[-2].shutdown(socket.SHUT_RDWR)
+            main.shutdown(socket.SHUT_WR)
+            while main.recv(65536):
+                pass
+        except OSError:
+            pass
+        for s in others:
+            s.close()
+        require(backup.alive(), "the standby died of", noise[:60].hex(), backup.log())
+        pair.b.wait_state("LISTENING", timeout=15, process=backup)
     protect_plain(pair)
 
 
