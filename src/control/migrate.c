@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHANNELS_ENOUGH 4 /* more were no quicker */
+#define CHANNELS_ENOUGH 4 /* by themselves: the guest wants processors, too */
 
 struct migrate_args {
     struct engine_migrate_params params;
