@@ -21,19 +21,6 @@
 
 /* --- before the switch --- */
 
-/* The destination has taken note of all that was sent: to discard a page takes it longer than us to say so. */
-static bool await_noted(struct primary *p, Error **errp)
-{
-    uint64_t id;
-    bool ok;
-
-    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
-    ok = wire_send(p->s->out, WIRE_PROBE, 0, errp) && primary_expect(p, WIRE_PROBE_OK, &id, errp) &&
-         wire_done(p->s->in, errp);
-    session_set_limit(p->s, TIME_NEVER);
-    return ok;
-}
-
 static bool tell_missing(struct primary *p, Error **errp)
 {
     return perdure_savevm_iterate(p->s->out, true, errp) >= 0 && perdure_stream_flush(p->s->out, errp);
@@ -48,7 +35,7 @@ bool postcopy_tell(struct primary *p, Error **errp)
         return false;
     do {
         before = told;
-        if (!precopy_may_send(p, errp) || !tell_missing(p, errp) || !await_noted(p, errp))
+        if (!precopy_may_send(p, errp) || !tell_missing(p, errp) || !precopy_await_noted(p, errp))
             return false;
         precopy_free_lanes(p); /* all that they carried is in place */
         told = ram_postcopy_told(p->g);
@@ -203,7 +190,7 @@ static bool finish_sections(struct primary *p, Error **errp)
     VMStream *out = p->s->out;
     uint64_t id;
 
-    if (!await_noted(p, errp))
+    if (!precopy_await_noted(p, errp))
         return false;
     set_over(p, true);
     if (!perdure_savevm_complete_postcopy(out, errp))

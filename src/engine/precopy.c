@@ -171,6 +171,18 @@ void precopy_end_part(struct primary *p, const struct part *part)
     ram_state_set_packing(p->g, packing_is_on(&p->packing));
 }
 
+bool precopy_await_noted(struct primary *p, Error **errp)
+{
+    uint64_t id;
+    bool ok;
+
+    session_set_limit(p->s, PRIMARY_ANSWER_LIMIT);
+    ok = wire_send(p->s->out, WIRE_PROBE, 0, errp) && primary_expect(p, WIRE_PROBE_OK, &id, errp) &&
+         wire_done(p->s->in, errp);
+    session_set_limit(p->s, TIME_NEVER);
+    return ok;
+}
+
 /* *ret_over: that was the end of a pass. */
 static bool send_part(struct primary *p, bool *ret_over, Error **errp)
 {
@@ -245,6 +257,15 @@ static bool wants_postcopy(struct primary *p, enum converge_verdict v, uint64_t 
     return (v == CONVERGE_SLOW || v == CONVERGE_LATE) && m->on_slow == ENGINE_SLOW_POSTCOPY;
 }
 
+/* What is still on its way, in the buffers of each channel, would be waited for in the pause. It is not any more, after this, nor is what
+ * changed while it was waited for here. */
+static bool settle(struct primary *p, Error **errp)
+{
+    uint64_t left;
+
+    return precopy_await_noted(p, errp) && send_pass(p, &left, errp);
+}
+
 static bool send_running(struct primary *p, Error **errp)
 {
     enum converge_verdict v = CONVERGE_AGAIN;
@@ -261,7 +282,7 @@ static bool send_running(struct primary *p, Error **errp)
         if (v == CONVERGE_SLOW && slow_down(p))
             v = CONVERGE_AGAIN;
     }
-    return v == CONVERGE_SWITCH || !is_too_slow(p, v, left, errp);
+    return v == CONVERGE_SWITCH ? settle(p, errp) : !is_too_slow(p, v, left, errp);
 }
 
 /* --- the switch --- */

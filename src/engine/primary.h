@@ -136,6 +136,8 @@ struct part {
 };
 struct part precopy_begin_part(struct primary *p);
 void precopy_end_part(struct primary *p, const struct part *part);
+/* Until the destination has taken in all that was sent. */
+bool precopy_await_noted(struct primary *p, Error **errp);
 /* It was moved, and this side has served its time. */
 void precopy_end(struct primary *p);
 
