@@ -18,12 +18,6 @@ uint64_t precopy_bytes(const struct primary *p)
     return perdure_stream_bytes(p->s->out) + lanes_bytes(p->lanes) + p->lane_bytes;
 }
 
-/* Of each connection, on the average. */
-static int64_t waited(const struct primary *p)
-{
-    return (vmstream_waited(p->s->out) + lanes_waited(p->lanes)) / (1 + lanes_count(p->lanes));
-}
-
 static void tell(struct primary *p, uint64_t left)
 {
     struct engine_migration *m = &p->e->migration;
@@ -158,7 +152,8 @@ bool precopy_may_send(struct primary *p, Error **errp)
 
 struct part precopy_begin_part(struct primary *p)
 {
-    return (struct part){precopy_bytes(p), clock_now(), waited(p)};
+    /* The main connection is waited for as the others are. */
+    return (struct part){precopy_bytes(p), clock_now(), vmstream_waited(p->s->out)};
 }
 
 void precopy_end_part(struct primary *p, const struct part *part)
@@ -167,7 +162,7 @@ void precopy_end_part(struct primary *p, const struct part *part)
     int64_t ns = clock_now() - part->began;
 
     converge_sent(&p->converge, bytes, ns);
-    packing_sent(&p->packing, bytes, ns, waited(p) - part->waited);
+    packing_sent(&p->packing, bytes, ns, vmstream_waited(p->s->out) - part->waited);
     ram_state_set_packing(p->g, packing_is_on(&p->packing));
 }
 

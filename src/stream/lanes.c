@@ -271,15 +271,6 @@ uint64_t lanes_bytes(const Lanes *l)
     return bytes;
 }
 
-int64_t lanes_waited(const Lanes *l)
-{
-    int64_t waited = 0;
-
-    for (unsigned i = 0; i < lanes_count(l); i++)
-        waited += vmstream_waited(l->lane[i].f);
-    return waited;
-}
-
 /* --- life --- */
 
 Lanes *lanes_new(Channel *const *channels, unsigned count, void (*broken)(void *opaque, const char *why),

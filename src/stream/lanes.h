@@ -57,8 +57,7 @@ bool lanes_end(Lanes *l, Error **errp);
 /* Shuts the channels down, and waits for the tasks. NULL is fine. */
 void lanes_free(Lanes *l);
 
-/* Writing side, between parts; NULL: 0. Bytes of all of them; how long they have waited for their channels, added up. */
+/* Writing side, between parts: what all of them have carried. NULL: 0. */
 uint64_t lanes_bytes(const Lanes *l);
-int64_t lanes_waited(const Lanes *l);
 
 #endif
