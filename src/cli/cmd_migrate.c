@@ -315,7 +315,7 @@ int cmd_migrate(int argc, char **argv)
         {"compress", "WHAT", OPTION_STRING, o.compress, sizeof(o.compress),
          "pack pages (LZ4): auto, when the link is slow; on; off (auto)"},
         {"channels", "N", OPTION_INT, &o.channels, 0,
-         "so many connections carry memory, 1 to 16 (one a processor, at most 4)"},
+         "so many connections carry memory, 1 to 16 (4; 1 where there is one processor)"},
         {"timeout", "TIME", OPTION_DURATION, &o.timeout, 0, "silence of the peer that counts (1s)"},
         {"arbiter", "KIND", OPTION_STRING, o.arbiter, sizeof(o.arbiter),
          "who decides when the link breaks at the switch: manual, file:DIR, command:PATH (manual)"},

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHANNELS_ENOUGH 4 /* by themselves: the guest wants processors, too */
+#define CHANNELS_USUAL 4 /* with two processors a third quicker than two */
 
 struct migrate_args {
     struct engine_migrate_params params;
@@ -72,12 +72,10 @@ static bool parse_change(json_t *args, struct engine_migrate_change *c, Error **
     return true;
 }
 
-/* As many as there are processors here to fill them. */
+/* One processor has nothing to share. */
 static int64_t default_channels(void)
 {
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-
-    return processors < 1 ? 1 : processors < CHANNELS_ENOUGH ? processors : CHANNELS_ENOUGH;
+    return sysconf(_SC_NPROCESSORS_ONLN) > 1 ? CHANNELS_USUAL : 1;
 }
 
 static bool parse_channels(json_t *args, unsigned *ret, Error **errp)
