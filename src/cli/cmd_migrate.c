@@ -215,8 +215,8 @@ static bool move_backup(Client *c, const char *to, json_t *more, bool wait, Erro
 static bool check_protected(const struct migrate_options *o, Error **errp)
 {
     bool more = o->postcopy || o->downtime >= 0 || o->deadline >= 0 || o->max_bandwidth >= 0 ||
-                o->on_slow[0] || o->no_wait || o->psk[0] || o->insecure || strcmp(o->arbiter, "manual") ||
-                strcmp(o->compress, "auto") || o->timeout != NS_PER_S;
+                o->channels >= 0 || o->on_slow[0] || o->no_wait || o->psk[0] || o->insecure ||
+                strcmp(o->arbiter, "manual") || strcmp(o->compress, "auto") || o->timeout != NS_PER_S;
 
     if (more)
         error_setg(

@@ -605,7 +605,7 @@ def test_refusals(pair):
     pair.b.standby()
     pair.a.protect(pair.b)
     done = migrate(pair.a, pair.b, check=False)
-    require(done.returncode == 1 and "PROTECTED already" in done.stderr, "a protected machine", done.stderr)
+    require(done.returncode == 1 and "the machine is protected" in done.stderr, "a protected machine", done.stderr)
     require(source.alive(), "the source is gone")
     assert_well(pair, before)
 
