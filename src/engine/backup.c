@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "engine/backup.h"
 #include "engine/state.h"
+#include "base/fault.h"
 #include <perdure/replication.h>
 #include <perdure/savevm.h>
 
@@ -397,8 +398,16 @@ static void take_over(struct backup *b)
     }
 }
 
+/* A planted bug: a successor was never told, and claims. */
+static void claim_untold(struct backup *b)
+{
+    if (backup_is_successor(b) && b->epoch && fault_point("engine.successor_claims_untold"))
+        backup_become_standby(b, "it holds what the backup does");
+}
+
 static void finish(struct backup *b, enum session_end end, const char *why)
 {
+    claim_untold(b);
     if (end == SESSION_LINK_LOST && b->standby) {
         link_down(&b->s->link, why);
         engine_set_state(b->e, ENGINE_BACKUP, ENGINE_ASKING, why);

@@ -2,6 +2,7 @@
 #include "engine/successor_private.h"
 #include "base/bitmap.h"
 #include "base/crc32c.h"
+#include "base/fault.h"
 #include "base/random.h"
 #include <perdure/replication_feed.h>
 
@@ -246,7 +247,7 @@ void successor_unlock(struct backup *b, const VMStream *pages)
 
     if (!su)
         return;
-    if (!su->holds)
+    if (!su->holds && !fault_point("engine.successor_misses_epochs"))
         mark(su, pages);
     task_unlock(&su->lock);
 }
@@ -454,7 +455,8 @@ static enum succession pass_right_on(struct successor *su, uint64_t epoch, Error
 /* Never claims from here on, and its disks say so, whether anybody hears it or not. */
 static void step_back(struct backup *b, bool moved, Error *err)
 {
-    b->end = SESSION_GOODBYE;
+    if (!fault_point("engine.claim_after_let_go"))
+        b->end = SESSION_GOODBYE;
     b->moved = moved;
     session_mark_closing(b->s);
     session_try_mark_disks(b->s, GUEST_DISKS_SUPERSEDED);

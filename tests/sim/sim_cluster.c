@@ -6,7 +6,8 @@
 #include "sim_user.h"
 
 #include <stdlib.h>
-#include <string.h>
+
+#define LATELY (1500 * NS_PER_MS) /* more than a link's timeout: what was before that is known to its ends */
 
 struct cluster cluster;
 
@@ -17,8 +18,7 @@ static bool won_by(const struct sim_node *n, enum arbiter_side side)
     return sim_arbiter_winner(sim_node_pair(n), sim_node_generation(n), &winner) && winner == side;
 }
 
-/* n runs the guest and nobody will stop it. */
-static bool will_go_on(const struct sim_node *n)
+bool cluster_goes_on(const struct sim_node *n)
 {
     if (sim_node_alive(n) && sim_node_lacks(n))
         return false; /* not without the other side */
@@ -29,10 +29,47 @@ static bool will_go_on(const struct sim_node *n)
     return sim_node_runs(n) && (sim_node_state(n) == ENGINE_UNPROTECTED || !won_by(n, ARBITER_BACKUP));
 }
 
+void cluster_disturbed(unsigned a, unsigned b, int64_t how_long)
+{
+    int64_t *until[] = {&cluster.disturbed[a][b], &cluster.disturbed[b][a]};
+
+    for (int i = 0; i < 2; i++)
+        if (*until[i] < sim_now() + how_long)
+            *until[i] = sim_now() + how_long;
+}
+
+bool cluster_is_disturbed(unsigned a, unsigned b)
+{
+    return cluster.disturbed[a][b] && sim_now() < cluster.disturbed[a][b] + LATELY;
+}
+
+struct sim_node *cluster_successor(const struct sim_node *n)
+{
+    for (unsigned i = 0; i < cluster.machines; i++) {
+        struct sim_node *x = cluster.nodes[i];
+
+        if (x != n && sim_node_has_let_go(n) && sim_node_is_successor(x) && sim_node_same_pair(n, x) &&
+            !cluster_is_disturbed(n->machine, i))
+            return x;
+    }
+    return NULL;
+}
+
+/* A backup has let go of the right to claim for n: it is on its way, and will come. But not from one that dies. */
+static bool will_succeed(const struct sim_node *n, const struct sim_node *dying)
+{
+    for (unsigned i = 0; i < cluster.machines; i++)
+        if (cluster.nodes[i] != dying && cluster_successor(cluster.nodes[i]) == n)
+            return true;
+    return false;
+}
+
 static bool will_take_over(const struct sim_node *n, const struct sim_node *from)
 {
     if (!sim_node_alive(n) || sim_node_role(n) != ENGINE_BACKUP || won_by(n, ARBITER_PRIMARY) ||
-        sim_store_of(n->machine)->troubled)
+        sim_store_of(n->machine)->troubled || sim_node_has_let_go(n))
+        return false;
+    if (sim_node_state(n) == ENGINE_SYNCING && !will_succeed(n, from))
         return false;
     if (cluster.manual && sim_node_state(n) != ENGINE_PROMOTING)
         return user_would_vouch(n, from) && sim_now() >= cluster.loosely;
@@ -42,11 +79,10 @@ static bool will_take_over(const struct sim_node *n, const struct sim_node *from
         return true;
     if (sim_node_state(n) == ENGINE_PROMOTING) /* in a swap the arbiter may yet be out of reach */
         return cluster.manual || won_by(n, ARBITER_BACKUP);
-    if (sim_node_state(n) != ENGINE_STANDBY || sim_now() < cluster.loosely)
+    if ((sim_node_state(n) != ENGINE_STANDBY && sim_node_state(n) != ENGINE_SYNCING) ||
+        sim_now() < cluster.loosely)
         return false;
-    return !sim_node_runs(from) ||
-           (sim_node_state(from) == ENGINE_PROTECTED && sim_node_generation(from) == sim_node_generation(n) &&
-            !strcmp(sim_node_pair(from), sim_node_pair(n)));
+    return !sim_node_runs(from) || (sim_node_state(from) == ENGINE_PROTECTED && sim_node_same_pair(from, n));
 }
 
 /* If n died now, would the guest be lost? */
@@ -55,7 +91,8 @@ static bool would_lose(const struct sim_node *n)
     if (!cluster.expected || !sim_node_alive(n))
         return false;
     for (unsigned i = 0; i < cluster.machines; i++)
-        if (cluster.nodes[i] != n && (will_go_on(cluster.nodes[i]) || will_take_over(cluster.nodes[i], n)))
+        if (cluster.nodes[i] != n &&
+            (cluster_goes_on(cluster.nodes[i]) || will_take_over(cluster.nodes[i], n)))
             return false;
     return true;
 }
@@ -65,8 +102,10 @@ static bool about_to_die(struct sim_node *n)
 {
     bool loses = would_lose(n);
 
-    if (loses && cluster.merciful)
+    if (loses && cluster.merciful) {
+        sim_trace("%s is spared", sim_host_name(n->host));
         return true;
+    }
     if (sim_node_alive(n))
         user_sees_death(n);
     if (!loses)
@@ -168,17 +207,36 @@ static bool would_force(struct sim_node *n, bool standby)
     return has_newest(n->machine) || was_to_take_over(sim_store_of(n->machine));
 }
 
-/* Protection may end by it. A backup that has claimed already, and then cannot take over, is a second failure. */
-static void on_disk_failure(struct sim_store *s)
-{
-    const struct sim_node *n = cluster.nodes[s->machine];
+#define NOTICED (50 * NS_PER_MS) /* by then its engine knows of the failure, and claims nothing */
 
-    cluster.loosely = sim_now() + 4 * NS_PER_S;
-    if (!sim_node_alive(n) || sim_node_role(n) != ENGINE_BACKUP ||
-        (sim_node_state(n) != ENGINE_ASKING && sim_node_state(n) != ENGINE_PROMOTING))
+static bool claims(const struct sim_node *n)
+{
+    return sim_node_alive(n) && sim_node_role(n) == ENGINE_BACKUP &&
+           (sim_node_state(n) == ENGINE_ASKING || sim_node_state(n) == ENGINE_PROMOTING);
+}
+
+/* A backup that has claimed already, or does before it knows, and then cannot take over, is a second failure. */
+static void failing_main(void *arg)
+{
+    struct sim_node *n = arg;
+    int64_t until = sim_now() + NOTICED;
+
+    while (!claims(n) && sim_now() < until)
+        sim_sleep(NS_PER_MS);
+    if (!claims(n))
         return;
     sim_trace("the backup's disk fails while it takes over");
     cluster.expected = false;
+}
+
+/* Protection may end by it. */
+static void on_disk_failure(struct sim_store *s)
+{
+    struct sim_node *n = cluster.nodes[s->machine];
+
+    cluster.loosely = sim_now() + 4 * NS_PER_S;
+    if (claims(n) || (sim_node_alive(n) && sim_node_state(n) == ENGINE_STANDBY))
+        sim_spawn(n->host, "failing", failing_main, n);
 }
 
 void cluster_start(unsigned machines, bool merciful)

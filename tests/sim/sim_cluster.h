@@ -20,6 +20,8 @@ struct cluster {
     int64_t loosely; /* until then protection may end by itself, and the promise with it */
     struct command *commands[512];
     unsigned command_count;
+    int64_t disturbed[CLUSTER_MAX]
+                     [CLUSTER_MAX]; /* until when something was between two machines, or on them */
 };
 
 extern struct cluster cluster;
@@ -32,6 +34,15 @@ unsigned cluster_runners(void);
 struct sim_node *cluster_listener(struct sim_rng *rng);
 /* Some living node, perhaps only one that is no primary. */
 struct sim_node *cluster_any(struct sim_rng *rng, bool not_runner);
+/* From now on for so long. */
+void cluster_disturbed(unsigned a, unsigned b, int64_t how_long);
+/* Something was lately, or is: a connection between the two may be lost, and nobody know it yet. */
+bool cluster_is_disturbed(unsigned a, unsigned b);
+/* n is a backup that lets go, or one that has: the machine that is to succeed it will, unless something comes between the two. NULL: it
+ * is none, or something has. */
+struct sim_node *cluster_successor(const struct sim_node *n);
+/* It runs the guest, and nobody will stop it. */
+bool cluster_goes_on(const struct sim_node *n);
 bool cluster_busy(void); /* a command is under way */
 void cluster_command(struct sim_node *n, enum node_command what, unsigned to);
 void cluster_crash(struct sim_node *n, enum sim_death how);

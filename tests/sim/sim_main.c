@@ -41,6 +41,9 @@ static const char *const plants[] = {
     "disks.sync_ends_early",        /* a takeover runs on half a disk */
     "journal.no_sync_before_apply", /* a standby dies half-way through an epoch */
     "disks.run_without_asking",     /* a former primary's disk, and the other side went on */
+    "engine.claim_after_let_go",      /* a backup that has moved away, and its successor has not failed */
+    "engine.successor_claims_untold", /* the backup before it is one still */
+    "engine.successor_misses_epochs", /* what they changed while it was brought up to date */
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 
@@ -50,7 +53,7 @@ struct result {
 };
 
 static const char *plant;
-static bool tracing, verbose;
+static bool tracing, verbose, only_moving;
 
 static void log_to_trace(enum log_level level, const char *text)
 {
@@ -181,9 +184,12 @@ static uint64_t sweep(uint64_t first, uint64_t last, int jobs, bool stop, uint64
         struct result r;
 
         while (begun - done < (uint64_t)jobs && next <= last && !(stop && failed)) {
-            runs[begun++ % JOBS_MAX] = start(next);
+            if (!only_moving || scenario_moves(next))
+                runs[begun++ % JOBS_MAX] = start(next);
             next++;
         }
+        if (done == begun)
+            break;
         if (!finish(&runs[done % JOBS_MAX], &r, stop)) {
             if (!failed++ && ret_seed)
                 *ret_seed = runs[done % JOBS_MAX].seed;
@@ -260,16 +266,16 @@ static void usage(FILE *f)
     fputs("sim --check [--seeds N] [--jobs N]   what `make check-sim` runs\n"
           "sim [--first F] [--seeds N] [--plant NAME]   seeds F (1) to N (1000), with a planted bug\n"
           "sim --seed S [--trace]               one seed, with its history\n"
-          "    --verbose: a line for each seed\n",
+          "    --verbose: a line for each seed; --moving: only seeds in which the backup moves\n",
           f);
 }
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seeds", 1, NULL, 'n'}, {"first", 1, NULL, 'f'}, {"seed", 1, NULL, 's'},    {"trace", 0, NULL, 't'},
-        {"plant", 1, NULL, 'p'}, {"jobs", 1, NULL, 'j'},  {"verbose", 0, NULL, 'v'}, {"check", 0, NULL, 'c'},
-        {"help", 0, NULL, 'h'},  {NULL, 0, NULL, 0},
+        {"seeds", 1, NULL, 'n'},  {"first", 1, NULL, 'f'}, {"seed", 1, NULL, 's'},    {"trace", 0, NULL, 't'},
+        {"plant", 1, NULL, 'p'},  {"jobs", 1, NULL, 'j'},  {"verbose", 0, NULL, 'v'}, {"check", 0, NULL, 'c'},
+        {"moving", 0, NULL, 'm'}, {"help", 0, NULL, 'h'},  {NULL, 0, NULL, 0},
     };
     uint64_t seeds = 1000, first = 1, failed;
     int jobs = (int)sysconf(_SC_NPROCESSORS_ONLN), c;
@@ -297,6 +303,9 @@ int main(int argc, char **argv)
             break;
         case 'v':
             verbose = true;
+            break;
+        case 'm':
+            only_moving = true;
             break;
         case 'c':
             checking = true;

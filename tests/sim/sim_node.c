@@ -5,7 +5,7 @@
 #include "sim_link.h"
 #include "sim_observer.h"
 
-#include "engine/engine_private.h"
+#include "engine/session.h"
 #include "registry/context.h"
 
 #include <stdio.h>
@@ -79,6 +79,7 @@ static void on_event(void *opaque, const char *name, const char *text)
         return;
     if (strstr(text, "PROMOTING -> primary SYNCING") || strstr(text, "-> UNPROTECTED"))
         observer_swapped(n->host, strstr(text, "SYNCING:"));
+    n->letting_go = false;
     if (strstr(text, "later planned failure") || strstr(n->engine->last_error, "later planned failure"))
         sim_fail("an error of the clean-up hides the first one");
     if (n->guest &&
@@ -393,15 +394,20 @@ static bool run_command(struct command *c, Error **errp)
         return engine_migrate_cancel(e, false, errp);
     case NODE_MIGRATE_RECOVER:
         return engine_migrate_recover(e, NULL, errp);
+    case NODE_MOVE_BACKUP:
+        return engine_move_backup(e, p.to, errp);
     }
     return false;
 }
 
 static void command_main(void *arg)
 {
-    static const char *const names[] = {
-        "protect", "check",   "unprotect",      "unprotect --force", "failover", "failover --peer-is-dead",
-        "swap",    "migrate", "migrate-cancel", "migrate-recover"};
+    static const char *const names[] = {"protect",        "check",
+                                        "unprotect",      "unprotect --force",
+                                        "failover",       "failover --peer-is-dead",
+                                        "swap",           "migrate",
+                                        "migrate-cancel", "migrate-recover",
+                                        "migrate-backup"};
     struct command *c = arg;
     Error *err = NULL;
 
@@ -477,6 +483,28 @@ bool sim_node_runs(const struct sim_node *n)
            !sim_node_serves(n) && sim_guest_runs((SimGuest *)n->guest);
 }
 
+static const struct session *session_of(const struct sim_node *n)
+{
+    const Engine *e = n->engine;
+
+    return e->role == ENGINE_BACKUP && !e->session_ended ? e->session : NULL;
+}
+
+bool sim_node_has_let_go(const struct sim_node *n)
+{
+    const struct session *s = sim_node_alive(n) ? session_of(n) : NULL;
+
+    return s && (s->closing || n->letting_go) && sim_node_state(n) == ENGINE_STANDBY;
+}
+
+bool sim_node_is_successor(const struct sim_node *n)
+{
+    const struct session *s = sim_node_alive(n) ? session_of(n) : NULL;
+
+    return s && s->hello.kind == WIRE_KIND_SUCCESSOR && sim_node_state(n) == ENGINE_SYNCING && !s->closing &&
+           !s->link.down;
+}
+
 uint64_t sim_node_generation(const struct sim_node *n)
 {
     return n->engine->generation;
@@ -485,6 +513,11 @@ uint64_t sim_node_generation(const struct sim_node *n)
 const char *sim_node_pair(const struct sim_node *n)
 {
     return n->engine->pair;
+}
+
+bool sim_node_same_pair(const struct sim_node *a, const struct sim_node *b)
+{
+    return sim_node_generation(a) == sim_node_generation(b) && !strcmp(sim_node_pair(a), sim_node_pair(b));
 }
 
 const char *sim_node_error(const struct sim_node *n)

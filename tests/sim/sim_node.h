@@ -27,6 +27,7 @@ struct sim_node {
     bool ended;        /* the guest has ended, and it shows outside */
     bool told_ended;   /* by the engine */
     unsigned commands; /* under way */
+    bool letting_go;   /* it was told to, and has not refused */
     unsigned die_in;   /* epochs; 0: not so */
     uint64_t die_bytes;
 };
@@ -41,13 +42,14 @@ enum node_command {
     NODE_SWAP,
     NODE_MIGRATE,
     NODE_MIGRATE_CANCEL,
-    NODE_MIGRATE_RECOVER
+    NODE_MIGRATE_RECOVER,
+    NODE_MOVE_BACKUP
 };
 
 struct command {
     struct sim_node *node;
     enum node_command what;
-    unsigned to; /* machine, of protect and migrate */
+    unsigned to; /* machine, of protect, migrate and migrate-backup */
     bool done, ok;
     char error[512];
 };
@@ -95,9 +97,15 @@ bool sim_node_runs(const struct sim_node *n);
 /* Postcopy: the guest runs elsewhere, and needs what is here / runs here, or is about to, and needs what is not. */
 bool sim_node_serves(const struct sim_node *n);
 bool sim_node_lacks(const struct sim_node *n);
+/* A standby that will not claim any more, whatever comes: protection ended in order, or its successor was told. */
+bool sim_node_has_let_go(const struct sim_node *n);
+/* It is being made the successor of a backup, and its link to that one is not lost. */
+bool sim_node_is_successor(const struct sim_node *n);
 uint64_t sim_node_generation(const struct sim_node *n);
 const char *sim_node_pair(const struct sim_node *n);
 const char *sim_node_error(const struct sim_node *n);
+/* Both are of the same protection. */
+bool sim_node_same_pair(const struct sim_node *a, const struct sim_node *b);
 SimGuest *sim_node_guest(const struct sim_node *n);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "sim_scenario.h"
-#include "sim_arbiter.h"
 #include "sim_cluster.h"
+#include "sim_faults.h"
 #include "sim_history.h"
-#include "sim_link.h"
+#include "sim_moves.h"
 #include "sim_user.h"
 
 #include "engine/engine_private.h"
@@ -76,67 +76,7 @@ static struct sim_rng rng;
 static SimHost *world;
 static uint64_t failures_planned, actions;
 static unsigned protects;
-
-/* --- things that pass by themselves --- */
-
-struct passing {
-    int64_t after;
-    SimHost *frozen;
-    bool arbiter, cut;
-    unsigned a, b;
-};
-
-static void pass_main(void *arg)
-{
-    struct passing *p = arg;
-
-    sim_sleep(p->after);
-    if (p->frozen) {
-        sim_host_thaw(p->frozen);
-        sim_trace("%s is back", sim_host_name(p->frozen));
-    }
-    if (p->arbiter)
-        sim_arbiter_set_reachable(p->a, true);
-    if (p->cut) {
-        sim_link_heal(p->a, p->b);
-        sim_trace("healed %u to %u", p->a, p->b);
-    }
-    free(p);
-}
-
-static void pass(struct passing what)
-{
-    struct passing *p = malloc(sizeof(*p));
-
-    if (!p)
-        abort();
-    *p = what;
-    sim_spawn(world, "passing", pass_main, p);
-}
-
-/* Shorter than a timeout, about one, or much longer. */
-static int64_t some_while(void)
-{
-    static const int64_t most[] = {50 * NS_PER_MS, NS_PER_S, 4 * NS_PER_S};
-
-    return sim_rng_range(&rng, NS_PER_MS, most[sim_rng_below(&rng, 3)]);
-}
-
-static void cut(unsigned a, unsigned b, int64_t how_long)
-{
-    sim_trace("cut %u to %u", a, b);
-    sim_link_cut(a, b);
-    pass((struct passing){.after = how_long, .cut = true, .a = a, .b = b});
-}
-
-static void freeze(struct sim_node *n)
-{
-    if (sim_host_state(n->host) != SIM_HOST_UP)
-        return;
-    sim_trace("%s freezes", sim_host_name(n->host));
-    sim_host_freeze(n->host);
-    pass((struct passing){.after = some_while(), .frozen = n->host});
-}
+static bool moving;
 
 /* --- actions --- */
 
@@ -179,10 +119,15 @@ static void crash_some(bool at_byte)
         sim_node_crash_after(n, sim_rng_below(&rng, sim_rng_one_in(&rng, 2) ? 3000 : 300000));
 }
 
+static unsigned other_machine(unsigned a)
+{
+    return (a + 1 + (unsigned)sim_rng_below(&rng, cluster.machines - 1)) % cluster.machines;
+}
+
 static void act(enum action what)
 {
     struct sim_node *runner = cluster_runner(), *any = cluster_any(&rng, style->only_backups);
-    unsigned a = (unsigned)sim_rng_below(&rng, cluster.machines), b = (a + 1) % cluster.machines;
+    unsigned a = (unsigned)sim_rng_below(&rng, cluster.machines), b = other_machine(a);
     bool runner_up = runner && sim_host_state(runner->host) == SIM_HOST_UP && !runner->commands;
 
     switch (what) {
@@ -206,23 +151,20 @@ static void act(enum action what)
         break;
     case ACT_FREEZE:
         if (any)
-            freeze(any);
+            faults_freeze(any);
         break;
     case ACT_CUT_ONE_WAY:
-        cut(a, b, some_while());
+        faults_cut(a, b);
         break;
     case ACT_CUT:
-        cut(a, b, some_while());
-        cut(b, a, some_while());
+        faults_cut(a, b);
+        faults_cut(b, a);
         break;
     case ACT_RESET_LINK:
-        sim_trace("the connections between %u and %u are reset", a, b);
-        sim_link_reset(a, b);
+        faults_reset(a, b);
         break;
     case ACT_ARBITER:
-        sim_trace("the arbiter is out of reach for %u", a);
-        sim_arbiter_set_reachable(a, false);
-        pass((struct passing){.after = some_while(), .arbiter = true, .a = a});
+        faults_hide_arbiter(a);
         break;
     case ACT_GUEST_RESET:
         wish(runner, GUEST_REQUEST_RESET);
@@ -420,8 +362,19 @@ static bool is_booting(void)
     return false;
 }
 
+static bool is_quitting(void)
+{
+    for (unsigned i = 0; i < cluster.machines; i++)
+        if (cluster.nodes[i]->quitting && !cluster.nodes[i]->gone)
+            return true;
+    return false;
+}
+
+/* One that was still connecting to where it should move waits for that. */
 static void quit_standbys(void)
 {
+    int64_t until = sim_now() + 20 * NS_PER_S;
+
     for (unsigned i = 0; i < cluster.machines; i++) {
         struct sim_node *n = cluster.nodes[i];
 
@@ -429,7 +382,9 @@ static void quit_standbys(void)
             continue;
         sim_node_quit(n);
     }
-    sim_sleep(NS_PER_S);
+    do
+        sim_sleep(NS_PER_S);
+    while (is_quitting() && sim_now() < until);
 }
 
 static bool nobody_runs(void)
@@ -470,17 +425,29 @@ static void bring_back(void)
     }
 }
 
+/* One more, with nothing against it: and the successor is one, when the primary dies. */
+static void check_move(void)
+{
+    struct sim_node *primary;
+
+    if (history_has_ended() || !(primary = moves_prove()))
+        return;
+    cluster_crash(primary, sim_rng_one_in(&rng, 2) ? DEATH_POWER : DEATH_PROCESS);
+    check_settles();
+    check_progress();
+}
+
 static void scenario_main(void *arg)
 {
     int64_t end = sim_now() + style->length_ns;
 
     (void)arg;
-    cluster_start(sim_rng_one_in(&rng, 3) ? 3 : 2, !sim_rng_one_in(&rng, 4));
+    cluster_start(moving || sim_rng_one_in(&rng, 3) ? 3 : 2, !sim_rng_one_in(&rng, 4));
     world_start(world, sim_rng_next(&rng));
     sim_sleep(50 * NS_PER_MS);
     while (sim_now() < end) {
         user_resolves(true);
-        if (!protect_runner()) {
+        if (!protect_runner() && !(moving && moves_begin())) {
             actions++;
             act(choose_action());
         }
@@ -498,8 +465,17 @@ static void scenario_main(void *arg)
     check_settles();
     check_progress();
     check_backups_harmless();
+    if (moving)
+        check_move();
     check_quits();
     sim_stop();
+}
+
+bool scenario_moves(uint64_t seed)
+{
+    struct sim_rng r = sim_rng_make(seed, 13);
+
+    return sim_rng_one_in(&r, 5);
 }
 
 void scenario_start(SimHost *h, uint64_t seed)
@@ -508,16 +484,21 @@ void scenario_start(SimHost *h, uint64_t seed)
     user_init(seed);
     style = &styles[sim_rng_below(&rng, sizeof(styles) / sizeof(styles[0]))];
     world = h;
-    sim_trace("style: %s", style->name);
+    moving = scenario_moves(seed);
+    faults_init(h, &rng);
+    if (moving)
+        moves_init(h, seed, style->only_backups, style->weights[ACT_CRASH_AT_BYTE] > 0);
+    sim_trace("style: %s%s", style->name, moving ? ", the backup moves" : "");
     sim_spawn(h, "scenario", scenario_main, NULL);
 }
 
 void scenario_summary(char *buf, size_t size)
 {
     snprintf(buf, size,
-             "%s%s: %u machines, %llu actions, %llu takeovers, %llu boots, %llu outputs, %llu requests%s%s",
+             "%s%s: %u machines, %llu actions, %u moves, %llu takeovers, %llu boots, %llu outputs, %llu "
+             "requests%s%s",
              style->name, cluster.manual ? " (manual)" : "", cluster.machines, (unsigned long long)actions,
-             (unsigned long long)history_takeovers(), (unsigned long long)history_boots(),
+             moves_done(), (unsigned long long)history_takeovers(), (unsigned long long)history_boots(),
              (unsigned long long)history_effects(), (unsigned long long)world_progress(),
              history_has_ended() ? ", switched off" : "", cluster.expected ? "" : ", guest lost");
 }

@@ -11,6 +11,8 @@
 
 /* Spawns the scenario as a fiber of the world; it ends with sim_stop(). */
 void scenario_start(SimHost *world, uint64_t seed);
+/* The seed is one of those in which the backup moves (sim_moves.h): one in five. */
+bool scenario_moves(uint64_t seed);
 /* One line about how the run went, for --trace. */
 void scenario_summary(char *buf, size_t size);
 

@@ -2,7 +2,6 @@
 #include "sim_sniffer.h"
 #include "sim_link.h"
 
-#include "engine/wire.h"
 #include "stream/frame.h"
 
 #include <stdlib.h>
@@ -22,6 +21,7 @@ struct flow {
 static struct flow *flows;
 static void (*on_ack)(SimHost *reader, uint64_t epoch);
 static void (*on_pages)(SimHost *writer);
+static void (*on_move)(enum wire_record type, bool read, SimHost *from, SimHost *to);
 
 static struct flow *flow_of(uint64_t connection, SimHost *from, bool read)
 {
@@ -47,19 +47,22 @@ static void record(struct flow *f, SimHost *to)
         [0x00] = "HELLO", "HELLO_OK",   "REFUSE", "CONFIG",  "CONFIG_OK",   "START",    "STARTED",
         "SYNC_PAGES",     "PAGES",      "END",    "ACK",     "PROBE",       "PROBE_OK", "FAIL",
         "GOODBYE",        "GOODBYE_OK", "RUN",    "RUNNING", "NOT_STARTED", "ENDED",    "ENDED_OK",
+        [0x1e] = "MOVE",  "NOT_MOVED",  "MOVED",  "LET_GO",  "STAY",        "SUCCEED",  "SUCCEEDED",
     };
-    unsigned type = f->frame.type;
-    const char *name = type >= WIRE_HELLO && type <= WIRE_ENDED_OK ? names[type - WIRE_HELLO] : "other";
+    unsigned type = f->frame.type, n = type - WIRE_HELLO;
+    const char *name = type >= WIRE_HELLO && n < sizeof(names) / sizeof(names[0]) ? names[n] : NULL;
 
     if (f->read && type == WIRE_ACK)
         on_ack(to, f->frame.id);
     if (!f->read && type == WIRE_PAGES)
         on_pages(f->from);
+    if (on_move && type >= WIRE_MOVE && type <= WIRE_SUCCEEDED)
+        on_move((enum wire_record)type, f->read, f->from, to);
     if (type == WIRE_PING || type == WIRE_PONG || type == WIRE_SYNC_PAGES || type == WIRE_PAGES)
         return;
     if (type >= WIRE_HELLO)
-        sim_trace("%s %s %llu (%s to %s)", f->read ? "read" : "sent", name, (unsigned long long)f->frame.id,
-                  sim_host_name(f->from), sim_host_name(to));
+        sim_trace("%s %s %llu (%s to %s)", f->read ? "read" : "sent", name ? name : "other",
+                  (unsigned long long)f->frame.id, sim_host_name(f->from), sim_host_name(to));
 }
 
 static void bytes(SimHost *from, SimHost *to, uint64_t connection, bool read, const uint8_t *data, size_t n)
@@ -96,4 +99,9 @@ void sniffer_init(void (*acknowledged)(SimHost *reader, uint64_t epoch), void (*
     on_ack = acknowledged;
     on_pages = pages_sent;
     sim_link_set_tap(&tap);
+}
+
+void sniffer_watch_moves(void (*fn)(enum wire_record type, bool read, SimHost *from, SimHost *to))
+{
+    on_move = fn;
 }

@@ -165,3 +165,12 @@ void sim_store_let_fail(unsigned machine, struct sim_rng *r)
 
     m->fail_in[ops[sim_rng_below(r, 5)]] = 1 + (unsigned)sim_rng_below(r, 20);
 }
+
+void sim_store_fail_no_more(void)
+{
+    for (unsigned i = 0; i < SIM_MACHINES - 1; i++) {
+        memset(stores[i].journal->fail_in, 0, sizeof(stores[i].journal->fail_in));
+        for (unsigned j = 0; j < disk_count; j++)
+            memset(stores[i].disks[j]->fail_in, 0, sizeof(stores[i].disks[j]->fail_in));
+    }
+}

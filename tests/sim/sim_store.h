@@ -40,6 +40,8 @@ struct sim_store *sim_store_of(unsigned machine);
 void sim_store_crash(unsigned machine, enum sim_death how);
 /* One of the next requests for something that the machine stores will fail. */
 void sim_store_let_fail(unsigned machine, struct sim_rng *rng);
+/* What was planned so and did not happen yet, will not, on any machine. */
+void sim_store_fail_no_more(void);
 /* Called when it does, on its host. */
 void sim_store_on_failure(void (*fn)(struct sim_store *s));
 

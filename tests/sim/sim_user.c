@@ -20,11 +20,6 @@ static struct vouch {
     uint64_t generation;
 } vouched[CLUSTER_MAX];
 
-static bool same_pair(const struct sim_node *a, const struct sim_node *b)
-{
-    return sim_node_generation(a) == sim_node_generation(b) && !strcmp(sim_node_pair(a), sim_node_pair(b));
-}
-
 /* It gave the guest to n by a swap, and has not heard yet that n took it: then it is n's standby. */
 static bool hands_over(const struct sim_node *x, const struct sim_node *n)
 {
@@ -36,7 +31,9 @@ bool user_would_vouch(const struct sim_node *n, const struct sim_node *from)
 {
     return sim_node_alive(n) && sim_node_role(n) == ENGINE_BACKUP && sim_node_role(from) == ENGINE_PRIMARY &&
            (sim_node_state(from) == ENGINE_PROTECTED || sim_node_state(from) == ENGINE_SYNCING) &&
-           same_pair(n, from) && (sim_node_state(n) == ENGINE_STANDBY || sim_node_state(n) == ENGINE_ASKING);
+           sim_node_same_pair(n, from) &&
+           (sim_node_state(n) == ENGINE_STANDBY || sim_node_state(n) == ENGINE_ASKING ||
+            sim_node_is_successor(n)); /* should it come to be asked */
 }
 
 static void vouch_for(unsigned i)
@@ -70,9 +67,9 @@ static bool other_may_run(const struct sim_node *n)
 
         if (x != n && sim_node_alive(x) && hands_over(x, n))
             return true;
-        if (x != n && sim_node_alive(x) && sim_node_role(x) == ENGINE_BACKUP && same_pair(x, n) &&
+        if (x != n && sim_node_alive(x) && sim_node_role(x) == ENGINE_BACKUP && sim_node_same_pair(x, n) &&
             (sim_node_state(x) == ENGINE_STANDBY || sim_node_state(x) == ENGINE_PROMOTING ||
-             sim_node_state(x) == ENGINE_MIGRATING))
+             sim_node_state(x) == ENGINE_MIGRATING || sim_node_is_successor(x)))
             return true;
     }
     return false;
@@ -147,7 +144,9 @@ static bool runs_nowhere_else(const struct sim_node *n)
 
         if (x == n || sim_host_state(x->host) == SIM_HOST_DEAD)
             continue;
-        if (!sim_node_alive(x) || same_pair(x, n) || hands_over(x, n))
+        if (x != n && sim_node_alive(x) && hands_over(x, n))
+            return true;
+        if (x != n && sim_node_alive(x) && sim_node_role(x) == ENGINE_BACKUP && sim_node_same_pair(x, n) &&
             return false;
     }
     return !sim_arbiter_winner(sim_node_pair(n), sim_node_generation(n), &winner) ||
