@@ -279,7 +279,7 @@ static bool may_move_backup_locked(const Engine *e)
            e->state == (e->role == ENGINE_PRIMARY ? ENGINE_PROTECTED : ENGINE_STANDBY);
 }
 
-/* The backup's session knows whether it gets there. */
+/* The backup's session knows whether it gets there; one that has lost the primary has other things to ask. */
 static bool move_locked(Engine *e, const char *to, Error **errp)
 {
     bool primary = e->role == ENGINE_PRIMARY;
@@ -289,8 +289,8 @@ static bool move_locked(Engine *e, const char *to, Error **errp)
     e->last_error[0] = 0;
     e->wish.move = true;
     task_broadcast(&e->changed);
-    while (!primary && e->role == ENGINE_BACKUP && e->session && !e->session_ended &&
-           e->migration.outcome == ENGINE_MIGRATION_SETUP && !e->wish.quit)
+    while (!primary && e->state == ENGINE_STANDBY && e->migration.outcome == ENGINE_MIGRATION_SETUP &&
+           !e->wish.quit)
         task_wait(&e->changed, &e->lock);
     if (primary || e->migration.outcome == ENGINE_MIGRATION_ACTIVE ||
         e->migration.outcome == ENGINE_MIGRATION_COMPLETED)

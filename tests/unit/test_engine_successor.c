@@ -426,6 +426,54 @@ static void test_cancelled(void **state)
     }
 }
 
+/* Nobody's epoch ends any more that the move could begin after. */
+static void protect_slowly(struct trio *w)
+{
+    Error *err = NULL;
+
+    w->params.interval_ns = w->params.min_epoch_ns = 60 * NS_PER_S;
+    snprintf(w->params.arbiter, sizeof(w->params.arbiter), "manual");
+    if (!engine_protect(w->side[0].e, &w->params, false, &err))
+        fail_msg("%s", error_get_pretty(err));
+    await(w->side[0].e, ENGINE_PROTECTED, 1);
+    await(w->side[1].e, ENGINE_STANDBY, 1);
+}
+
+static void move_in_vain(void *arg)
+{
+    struct trio *w = arg;
+    Error *err = NULL;
+
+    assert_false(engine_move_backup(w->side[1].e, address(2), &err));
+    assert_non_null(err);
+    error_free(err);
+}
+
+static void test_asked_too_late(void **state)
+{
+    struct trio *w = *state;
+    Error *err = NULL;
+
+    protect_slowly(w);
+    move(w, 0, 2);
+    assert_true(engine_unprotect(w->side[0].e, false, &err));
+    await_outcome(&w->side[0], ENGINE_MIGRATION_FAILED);
+}
+
+static void test_asked_before_a_loss(void **state)
+{
+    struct trio *w = *state;
+    Task *mover;
+
+    protect_slowly(w);
+    mover = task_start("mover", move_in_vain, w, NULL);
+    assert_non_null(mover);
+    await_outcome(&w->side[1], ENGINE_MIGRATION_SETUP);
+    kill_side(w, 0);
+    task_join(mover); /* while only the user knows whether the primary lives */
+    assert_int_equal(status_of(&w->side[1]).state, ENGINE_ASKING);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +488,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refused, open_trio, close_trio),
         cmocka_unit_test_setup_teardown(test_primary_cannot_follow, open_trio, close_trio),
         cmocka_unit_test_setup_teardown(test_ends_on_the_way, open_trio, close_trio),
+        cmocka_unit_test_setup_teardown(test_asked_too_late, open_trio, close_trio),
+        cmocka_unit_test_setup_teardown(test_asked_before_a_loss, open_trio, close_trio),
         cmocka_unit_test_setup_teardown(test_cancelled, open_trio, close_trio),
     };
 
