@@ -419,7 +419,7 @@ static void finish(struct backup *b, enum session_end end, const char *why)
     if (end == SESSION_FAILED || end == SESSION_LINK_LOST)
         give_up(b, why);
     incoming_free_lanes(b); /* not before that was said: a source that finds one broken looks for it */
-    session_linger(b->s);
+    session_linger(b->s, SESSION_LINGER);
     link_down(&b->s->link, why);
     backup_drop(b, end != SESSION_QUIT, why);
 }
@@ -455,11 +455,11 @@ enum session_end backup_run(struct session *s)
     /* The source would take the end of the urgent connection for a broken link, if it had not read of it yet. */
     if (end == SESSION_PEER_FAILED && ram_is_missing(&b)) {
         session_mark_closing(s);
-        session_linger(s);
+        session_linger(s, SESSION_LINGER);
     }
     incoming_close(&b);
     if (end == SESSION_MIGRATED)
-        session_linger(s); /* the source may still have to read that it runs here */
+        session_linger(s, SESSION_LINGER); /* the source may still have to read that it runs here */
     else if (end != SESSION_SWAPPED && !b.fetch.runs) /* else this was no backup any more */
         finish(&b, end, reason(end, b.moved, err));
     if (b.moved && !s->e->accept_task && s->e->owner.migrated) /* nobody can protect to it again */

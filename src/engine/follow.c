@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define SUCCEED_LIMIT (5 * NS_PER_S)
-#define GRACE         (100 * NS_PER_MS) /* the old backup has spoken: the successor may be about to */
+#define GRACE_MAX     NS_PER_S /* the old backup has spoken, or is gone: the successor may be about to */
 #define LOOK          NS_PER_MS
 
 /* Of what this side's user asked for. */
@@ -117,13 +117,21 @@ static void wait_for_word(struct primary *p, struct session *t)
         task_sleep_until(clock_now() + LOOK);
 }
 
+/* It lets the old backup read its answer first, for half of that (succeed.c). */
+static int64_t grace(const struct session *t)
+{
+    int64_t half = t->hello.timeout_ns / 2;
+
+    return half < GRACE_MAX ? half : GRACE_MAX;
+}
+
 static bool hear_successor(struct primary *p, struct session *t, Error **errp)
 {
     uint16_t type;
     uint64_t epoch;
 
     wait_for_word(p, t);
-    session_set_limit(t, vmstream_has_begun(t->in) ? SUCCEED_LIMIT : GRACE);
+    session_set_limit(t, vmstream_has_begun(t->in) ? SUCCEED_LIMIT : grace(t));
     if (!wire_next(t->in, &type, &epoch, errp) ||
         (type != WIRE_SUCCEEDED && !session_greeted(t->in, type, WIRE_SUCCEEDED, errp)) ||
         !wire_done(t->in, errp))

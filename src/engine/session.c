@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LINGER NS_PER_S
-
 static bool set_main(struct session *s, Channel *ch, Error **errp)
 {
     ch = link_wrap(&s->link, ch);
@@ -119,13 +117,13 @@ void session_set_limit(struct session *s, int64_t ns)
     channel_set_deadline(s->link.main, ns == TIME_NEVER ? TIME_NEVER : clock_now() + ns);
 }
 
-void session_linger(struct session *s)
+void session_linger(struct session *s, int64_t ns)
 {
     uint8_t waste[4096];
 
     if (link_is_down(&s->link))
         return;
-    session_set_limit(s, LINGER);
+    session_set_limit(s, ns);
     while (channel_read(s->link.main, waste, sizeof(waste), NULL) > 0)
         ;
 }

@@ -85,8 +85,9 @@ void session_try_mark_disks(struct session *s, enum guest_disk_role role);
 bool session_hold_disks(struct session *s, enum guest_disk_hold how, Error **errp);
 /* From here on a new primary is made to wait for this session's end, not refused as a second one. */
 void session_mark_closing(struct session *s);
-/* Lets the peer read what was sent before the connection goes: waits a moment for its end. */
-void session_linger(struct session *s);
+#define SESSION_LINGER NS_PER_S
+/* Lets the peer read what was sent before the connection goes: waits for its end, for at most ns. */
+void session_linger(struct session *s, int64_t ns);
 /* For at most ns; TIME_NEVER: only the link's own silence ends a read. */
 void session_set_limit(struct session *s, int64_t ns);
 

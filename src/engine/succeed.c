@@ -30,11 +30,19 @@ static void set_peer(struct backup *b, const char *peer)
     task_unlock(&b->e->lock);
 }
 
+/* Until the predecessor has read the answer. Should it die now, the primary must hear this side before it gives both up. */
+static void let_it_read(struct session *s)
+{
+    int64_t quarter = s->hello.timeout_ns / 4;
+
+    session_linger(s, quarter < SESSION_LINGER / 2 ? quarter : SESSION_LINGER / 2);
+}
+
 /* The predecessor has said its last word. */
 static bool change_links(struct backup *b, Channel *primary, Error **errp)
 {
     wire_send(b->s->out, WIRE_SUCCEEDED, b->epoch, NULL);
-    session_linger(b->s); /* until it has read that */
+    let_it_read(b->s);
     set_peer(b, primary->peer);
     link_down(&b->s->link, "the backup has handed over to this one");
     if (!session_relink(b->s, primary, errp) || !backup_take_connections(b, errp))

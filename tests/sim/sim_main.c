@@ -35,12 +35,12 @@ static const char *const plants[] = {
     "engine.release_before_ack",
     "engine.apply_half_epoch",
     "engine.go_on_without_asking",
-    "engine.swap_runs_open",        /* a new primary before it is protected */
-    "journal.no_drain",             /* a takeover runs before the journal is in place */
-    "disks.sync_overtakes_write",   /* an old chunk over a newer write */
-    "disks.sync_ends_early",        /* a takeover runs on half a disk */
-    "journal.no_sync_before_apply", /* a standby dies half-way through an epoch */
-    "disks.run_without_asking",     /* a former primary's disk, and the other side went on */
+    "engine.swap_runs_open",          /* a new primary before it is protected */
+    "journal.no_drain",               /* a takeover runs before the journal is in place */
+    "disks.sync_overtakes_write",     /* an old chunk over a newer write */
+    "disks.sync_ends_early",          /* a takeover runs on half a disk */
+    "journal.no_sync_before_apply",   /* a standby dies half-way through an epoch */
+    "disks.run_without_asking",       /* a former primary's disk, and the other side went on */
     "engine.claim_after_let_go",      /* a backup that has moved away, and its successor has not failed */
     "engine.successor_claims_untold", /* the backup before it is one still */
     "engine.successor_misses_epochs", /* what they changed while it was brought up to date */

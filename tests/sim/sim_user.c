@@ -144,9 +144,7 @@ static bool runs_nowhere_else(const struct sim_node *n)
 
         if (x == n || sim_host_state(x->host) == SIM_HOST_DEAD)
             continue;
-        if (x != n && sim_node_alive(x) && hands_over(x, n))
-            return true;
-        if (x != n && sim_node_alive(x) && sim_node_role(x) == ENGINE_BACKUP && sim_node_same_pair(x, n) &&
+        if (!sim_node_alive(x) || sim_node_same_pair(x, n) || hands_over(x, n))
             return false;
     }
     return !sim_arbiter_winner(sim_node_pair(n), sim_node_generation(n), &winner) ||
