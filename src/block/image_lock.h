@@ -21,7 +21,7 @@
  *     image_lock_leave()
  *
  * Everybody forbids others to resize, so what is offered keeps everybody out but who accepts an offer, and overlooks
- * that: at no moment can a third one come between. If it is not accepted there it is accepted here, by the one who
+ * that: nobody who locks images so can come between (QEMU with share-rw=on does not, while one is offered). If it is not accepted there it is accepted here, by the one who
  * offered it.
  */
 #ifndef BLOCK_IMAGE_LOCK_H

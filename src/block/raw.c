@@ -74,8 +74,11 @@ bool raw_step_done(struct raw *raw, struct block_request *r, int64_t result, int
         if (result == -EINTR || result == -EAGAIN || try_other_way(raw, r, -result))
             return false;
         *ret_error = -result;
-        return true;
     }
+    if (r->op == BLOCK_FLUSH)
+        __atomic_store_n(&raw->unsynced, *ret_error, __ATOMIC_RELAXED);
+    if (*ret_error)
+        return true;
     if (r->op == BLOCK_FLUSH || (r->op == BLOCK_ZERO && r->stage != RAW_ZERO_WRITE))
         return true;
     r->progress += result;
@@ -259,10 +262,21 @@ const char *block_raw_engine_name(const Block *b)
 
 /* --- an image that two hosts see --- */
 
+/* The kernel tells a failure once: one that was told to us, or to a flush of the guest that it may not have heard of yet, is
+ * not over because the next call succeeds. */
+static int bring_to_medium(struct raw *raw)
+{
+    int error = __atomic_load_n(&raw->owed, __ATOMIC_RELAXED);
+
+    if (!error)
+        error = __atomic_load_n(&raw->unsynced, __ATOMIC_RELAXED);
+    return error ? error : fdatasync(raw->fd) < 0 ? errno : 0;
+}
+
 bool block_raw_settle(Block *b, Error **errp)
 {
     struct raw *raw = from_block(b);
-    int error = fdatasync(raw->fd) < 0 ? errno : 0;
+    int error = bring_to_medium(raw);
 
     if (!error)
         return true;
@@ -272,11 +286,37 @@ bool block_raw_settle(Block *b, Error **errp)
     return false;
 }
 
+/* When a file was written last; of a device nobody knows. */
+static struct timespec written_at(const struct raw *raw)
+{
+    struct stat st;
+
+    return !fstat(raw->fd, &st) && S_ISREG(st.st_mode) ? st.st_mtim : (struct timespec){0};
+}
+
 static bool offer(struct raw *raw, Error **errp)
 {
     assert(raw->hold != BLOCK_RAW_LEFT);
-    return raw->hold == BLOCK_RAW_OFFERED ||
-           (block_raw_settle(&raw->block, errp) && image_lock_offer(raw->fd, raw->block.id, raw->path, errp));
+    if (raw->hold == BLOCK_RAW_OFFERED)
+        return true;
+    if (!block_raw_settle(&raw->block, errp) || !image_lock_offer(raw->fd, raw->block.id, raw->path, errp))
+        return false;
+    raw->offered = written_at(raw);
+    return true;
+}
+
+/* Memory that stood still meanwhile does not fit what another host wrote. */
+static bool is_as_offered(struct raw *raw, Error **errp)
+{
+    struct timespec now = written_at(raw);
+
+    if (now.tv_sec == raw->offered.tv_sec && now.tv_nsec == raw->offered.tv_nsec)
+        return true;
+    error_setg(errp,
+               "disk %s: image %s was written to since it was handed over, so the guest ran elsewhere: quit "
+               "this process, and start the guest from its disks",
+               raw->block.id, raw->path);
+    return false;
 }
 
 /* The other host has changed it: what this one's memory has of it is old. (Network file systems forget it by themselves
@@ -289,6 +329,10 @@ static bool accept_offer(struct raw *raw, Error **errp)
         return true;
     if (!image_lock_accept(raw->fd, mine, raw->block.id, raw->path, errp))
         return false;
+    if (mine && !is_as_offered(raw, errp)) {
+        image_lock_offer(raw->fd, raw->block.id, raw->path, NULL);
+        return false;
+    }
     if (!mine)
         posix_fadvise(raw->fd, 0, 0, POSIX_FADV_DONTNEED);
     return true;

@@ -35,6 +35,8 @@ struct raw {
     bool cannot[RAW_ZERO_WAYS]; /* found out; any thread */
     enum block_raw_hold hold;   /* changes while nothing is under way */
     int owed;                   /* an errno that the next flush gets; any thread; 0: none */
+    int unsynced;               /* the errno of the last flush; any thread; 0: it went well */
+    struct timespec offered;    /* a file that is offered: when it was written last */
 };
 
 struct raw_step {

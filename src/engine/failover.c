@@ -231,6 +231,7 @@ static void fence(struct session *s)
         if (!rest(e, RETRY))
             return;
     }
+    session_hold_disks(s, GUEST_DISKS_LEFT, NULL);
     session_try_mark_disks(s, GUEST_DISKS_SUPERSEDED);
     report_line(&s->report, "arbiter", "%s: denied after all: the other side was granted", s->arbiter->kind);
     report_note(&s->report, "output",
