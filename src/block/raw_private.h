@@ -9,6 +9,8 @@
 #ifndef BLOCK_RAW_PRIVATE_H
 #define BLOCK_RAW_PRIVATE_H
 
+#include <time.h>
+
 #include "block/raw.h"
 
 struct raw;

@@ -420,6 +420,11 @@ Machine *vm_machine(Vm *vm, Error **errp)
                    vm->options.machine.name, engine_state_name(status.state));
         return NULL;
     }
+    if (status.unstarted) {
+        error_setg(errp, "%s has come here by a swap, and its guest does not run yet (%s)",
+                   vm->options.machine.name, engine_state_name(status.state));
+        return NULL;
+    }
     return vm->machine;
 }
 

@@ -254,6 +254,7 @@ void engine_status(Engine *e, struct engine_status *ret_status)
     snprintf(s->last_error, sizeof(s->last_error), "%s", e->last_error);
     s->took_over_ns = e->took_over_ns;
     s->migration = e->migration;
+    s->unstarted = e->unstarted && e->role == ENGINE_PRIMARY;
     s->elsewhere = e->state == ENGINE_FENCED || e->state == ENGINE_MIGRATED || e->serves;
     snprintf(s->report, sizeof(s->report), "%s", e->report);
     figures_fill(&e->figures, clock_now(), s);

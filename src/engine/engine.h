@@ -229,6 +229,7 @@ struct engine_summary {
 struct engine_status {
     enum engine_role role;
     enum engine_state state;
+    bool unstarted; /* primary by a swap: the guest has not run here yet, and is nobody's to touch */
     bool elsewhere; /* primary, and the other side runs the guest: this one never will again */
     char pair[40];
     uint64_t generation, epoch;

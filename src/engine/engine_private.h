@@ -66,6 +66,7 @@ struct Engine {
         [256]; /* postcopy: where the source shall look for the destination once; empty: where it was */
     char move_to[256];        /* where the backup is to move */
     bool may_end_in_postcopy; /* the migration under way began so */
+    bool unstarted;           /* primary by a swap, and the guest has not run here yet */
     bool attempting;          /* to make a broken link anew */
     bool serves;              /* postcopy: the guest runs at the other side, and needs what is here */
     uint64_t attempts;        /* to make a broken link anew */

@@ -243,7 +243,7 @@ static bool await_ack(struct primary *p, struct epoch *ep, Error **errp)
     struct wire_ack ack;
     bool ok;
 
-    session_set_limit(p->s, p->s->unstarted && !(ep->end.flags & WIRE_END_HASHED) ? p->s->hello.timeout_ns
+    session_set_limit(p->s, p->s->unstarted && !(ep->end.flags & WIRE_END_HASHED) ? primary_still_limit(p)
                                                                                   : PRIMARY_ANSWER_LIMIT);
     ok = follow_expect_ack(p, &ack.epoch, errp) && wire_get_ack(p->s->in, &ack, errp);
     session_set_limit(p->s, TIME_NEVER);

@@ -169,6 +169,8 @@ static struct session *exchange(struct primary *p, struct session *t)
     Engine *e = p->e;
     struct session *old = p->s;
 
+    t->freer = old->freer;
+    old->freer = NULL;
     t->arbiter = old->arbiter;
     old->arbiter = NULL;
     t->swapped = old->swapped;

@@ -282,6 +282,16 @@ static void note_failure(struct primary *p, const Error *err)
         engine_note_error(p->e, err);
 }
 
+static bool reach(struct primary *p, bool *ret_fetched, Error **errp)
+{
+    if (p->postcopy)
+        return reconnect(p, ret_fetched, errp);
+    error_setg(
+        errp,
+        "all memory had been sent when the destination was told to run: there is nothing to be fetched");
+    return false;
+}
+
 bool postcopy_reach(struct primary *p, bool *ret_fetched)
 {
     char old_peer[sizeof(p->s->peer)];
@@ -290,7 +300,7 @@ bool postcopy_reach(struct primary *p, bool *ret_fetched)
 
     memcpy(old_peer, p->s->peer, sizeof(old_peer));
     begin_attempt(p);
-    ok = reconnect(p, ret_fetched, &err);
+    ok = reach(p, ret_fetched, &err);
     if (!ok) {
         link_down(&p->s->link, error_get_pretty(err));
         postcopy_stop_answering(p);

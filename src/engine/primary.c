@@ -255,7 +255,7 @@ bool primary_start_replication(struct primary *p, Error **errp)
         return false;
     p->g->on_request_opaque = p->e;
     p->g->on_request = on_request;
-    session_set_limit(p->s, p->s->hello.timeout_ns); /* the guest stands still */
+    session_set_limit(p->s, primary_still_limit(p)); /* the guest stands still */
     ok = wire_send(p->s->out, WIRE_START, 0, errp) && primary_expect(p, WIRE_STARTED, &id, errp) &&
          wire_done(p->s->in, errp);
     session_set_limit(p->s, TIME_NEVER);
@@ -330,7 +330,9 @@ static bool cycle(struct primary *p, Error **errp)
         case EPOCH_FAILED:
             return false;
         case EPOCH_SWAP:
-            return primary_swap(p, errp);
+            if (!primary_swap(p, errp) || p->end != SESSION_OPEN || !carry_out(p, errp))
+                return p->end == SESSION_SWAPPED;
+            continue;
         case EPOCH_DUE:
             if (!epoch_run(p, 0, errp) || !carry_out(p, errp) || !follow_step(p, errp))
                 return false;
@@ -350,8 +352,7 @@ static bool prepare(struct primary *p, Error **errp)
 static bool prepare_equal(struct primary *p, Error **errp)
 {
     p->tracking = p->g->ops->tracking_start(p->g, true, errp);
-    return p->tracking && session_mark_disks(p->s, GUEST_DISKS_PRIMARY, errp) &&
-           primary_start_replication(p, errp) && primary_feed_equal(p, errp);
+    return p->tracking && primary_start_replication(p, errp) && primary_feed_equal(p, errp);
 }
 
 /* A guest that came by a swap runs only now: the backup holds the state that it begins with, all that it changes is

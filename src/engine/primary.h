@@ -13,6 +13,7 @@
 #include "engine/session.h"
 #include "guest/page_codec.h"
 
+#define PRIMARY_SWAP_LIMIT   (10 * NS_PER_S)
 #define PRIMARY_ANSWER_LIMIT (60 * NS_PER_S) /* the backup's heart beats, but no answer comes */
 
 struct primary {
@@ -56,6 +57,14 @@ struct primary {
     uint64_t sent_before; /* bytes, over links that broke, and in answers */
     enum session_end end;
 };
+
+/* For an answer that the guest stands still for, after a swap too: the heart beats, and a disk may have something to do. */
+static inline int64_t primary_still_limit(const struct primary *p)
+{
+    int64_t timeout = p->s->hello.timeout_ns;
+
+    return p->s->swapped && timeout < PRIMARY_SWAP_LIMIT ? PRIMARY_SWAP_LIMIT : timeout;
+}
 
 /* Steps return false with errp set, or with p->end. */
 bool primary_pause(struct primary *p, Error **errp);
@@ -110,7 +119,7 @@ enum epoch_cause epoch_wait(struct primary *p, Error **errp);
 /* One epoch, from pause to release. flags: WIRE_END_FIRST, WIRE_END_SWAP (the guest stays paused). */
 bool epoch_run(struct primary *p, uint8_t flags, Error **errp);
 
-/* swap.c: the last epoch, the permission, the answer; p->end says how it went. */
+/* swap.c: the last epoch, the permission, the answer; p->end says how it went. OPEN: nothing was changed, and protection goes on. */
 bool primary_swap(struct primary *p, Error **errp);
 /* Sends the permission to run, and waits for the other side's word that it does. */
 bool primary_permit(struct primary *p, Error **errp);

@@ -112,12 +112,21 @@ static void tell(struct backup *b)
     tell_owner(e);
 }
 
+/* Its user may do nothing with it yet. */
+static void set_unstarted(struct session *s, bool unstarted)
+{
+    s->unstarted = unstarted;
+    task_lock(&s->e->lock);
+    s->e->unstarted = unstarted;
+    task_unlock(&s->e->lock);
+}
+
 void promote_start(struct session *s, bool held)
 {
     Guest *g = s->e->guest;
     Error *err = NULL;
 
-    s->unstarted = false;
+    set_unstarted(s, false);
     if (!g->ops->take_over(g, &err)) /* nobody else may run it any more */
         engine_note_trouble(s->e, err);
     error_free(err);
@@ -133,7 +142,7 @@ static void take_charge(struct backup *b)
     struct session *s = b->s;
 
     begin_generation(b->e, s->hello.generation + 1);
-    s->unstarted = true;
+    set_unstarted(s, true);
     engine_set_state(b->e, ENGINE_PRIMARY, ENGINE_SYNCING,
                      "the guest is this side's, the former primary stands by");
     wire_send(s->out, WIRE_RUNNING, s->hello.generation + 1, NULL); /* a broken link shows soon enough */
@@ -148,6 +157,19 @@ static bool end_guest(struct backup *b, enum guest_request how)
     engine_set_report(b->e, b->s->report.text);
     b->e->owner.guest_ended(b->e->owner.opaque, how);
     return true;
+}
+
+/* After a swap the former primary may claim the next generation as soon as it hears of it: this side's record must ask by then. */
+static bool mark_disks(struct backup *b, bool armed, Error **errp)
+{
+    bool ok;
+
+    if (!armed)
+        return session_mark_disks(b->s, GUEST_DISKS_CLEAN, errp);
+    b->s->hello.generation++;
+    ok = session_mark_disks(b->s, GUEST_DISKS_PRIMARY, errp);
+    b->s->hello.generation--;
+    return ok;
 }
 
 bool backup_promote(struct backup *b, bool permitted, Error **errp)
@@ -170,7 +192,7 @@ bool backup_promote(struct backup *b, bool permitted, Error **errp)
     /* All that was acknowledged is on this side's medium. Before that a claim would let this side die with it. */
     if (permitted && (!backup_begin_claim(b, errp) || !session_claim_permitted(b->s, errp)))
         return false;
-    if (!session_mark_disks(b->s, GUEST_DISKS_CLEAN, errp))
+    if (!mark_disks(b, swap && request != GUEST_REQUEST_POWEROFF && request != GUEST_REQUEST_PANIC, errp))
         return false;
     if (request == GUEST_REQUEST_POWEROFF || request == GUEST_REQUEST_PANIC)
         return end_guest(b, request);

@@ -12,7 +12,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define SETTLE_LIMIT (50 * NS_PER_MS) /* what waits for the end of an epoch goes on after one */
+#define SETTLE_LIMIT  (50 * NS_PER_MS) /* what waits for the end of an epoch goes on after one */
+#define SETTLED_LIMIT (2 * NS_PER_S)   /* and with it the guest, which stands still */
 
 static void forget_wish(struct primary *p)
 {
@@ -106,9 +107,9 @@ static bool send_one(struct primary *p, bool *ret_more, Error **errp)
 
 /* The two sides must be equal after it: a write that is under way is on this side's disk only, and it is this side's
  * place to reset a guest that has asked for it. */
-static bool send_last(struct primary *p, Error **errp)
+static bool send_last(struct primary *p, bool *ret_settled, Error **errp)
 {
-    int64_t until = clock_now() + p->s->hello.timeout_ns;
+    int64_t until = clock_now() + SETTLED_LIMIT;
     bool more = true;
 
     if (!primary_pause(p, errp))
@@ -116,18 +117,34 @@ static bool send_last(struct primary *p, Error **errp)
     while (more) {
         if (!send_one(p, &more, errp))
             return false;
-        if (more && clock_now() > until) {
-            error_setg(errp, "the guest's disks do not end the writes that are under way");
-            return false;
-        }
+        *ret_settled = !more || clock_now() < until;
+        if (!*ret_settled)
+            return true;
     }
     return true;
 }
 
-static bool hand_over(struct primary *p, Error **errp)
+/* Nothing was handed over. */
+static bool stay(struct primary *p)
 {
-    if (!send_last(p, errp))
+    Error *err = NULL;
+
+    error_setg(&err, "the guest's disks do not end the writes that are under way");
+    engine_note_error(p->e, err);
+    error_free(err);
+    p->handover = false;
+    if (p->request == GUEST_REQUEST_RESET) /* it was */
+        p->request = GUEST_REQUEST_NONE;
+    primary_resume(p);
+    return true;
+}
+
+static bool hand_over(struct primary *p, bool *ret_settled, Error **errp)
+{
+    if (!send_last(p, ret_settled, errp))
         return false;
+    if (!*ret_settled)
+        return stay(p);
     if (p->request == GUEST_REQUEST_POWEROFF || p->request == GUEST_REQUEST_PANIC) {
         p->end = SESSION_GUEST_ENDED; /* there is nothing left to hand over */
         return false;
@@ -137,9 +154,11 @@ static bool hand_over(struct primary *p, Error **errp)
 
 bool primary_swap(struct primary *p, Error **errp)
 {
-    bool ok = hand_over(p, errp);
+    bool settled = true, ok = hand_over(p, &settled, errp);
 
-    if (ok) {
+    if (ok && !settled) {
+        forget_wish(p);
+    } else if (ok) {
         p->end = SESSION_SWAPPED;
         ok = become_backup(p, errp);
         forget_wish(p);

@@ -76,13 +76,27 @@ static bool register_blocks(struct missing_uffd *u, Error **errp)
     return true;
 }
 
+/* A part of a huge page that cannot be split is zeroed, and stays: it would be read as that, and nobody be asked. */
+static bool is_hole(int fd, off_t begin, off_t end)
+{
+    off_t data = lseek(fd, begin, SEEK_DATA);
+
+    return data < 0 ? errno == ENXIO : data >= end;
+}
+
 /* Holes, block by block: their offsets in the file follow each other as their pages do. */
 static bool uffd_discard(MissingPages *mp, uint64_t first, uint64_t count, Error **errp)
 {
-    if (fallocate(mp->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  (off_t)(first << GUEST_PAGE_SHIFT), (off_t)(count << GUEST_PAGE_SHIFT)) == 0)
+    off_t begin = (off_t)(first << GUEST_PAGE_SHIFT), size = (off_t)(count << GUEST_PAGE_SHIFT);
+
+    if (fallocate(mp->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, size) < 0)
+        error_setg_errno(errp, errno, "guest RAM: cannot discard pages");
+    else if (!is_hole(mp->memory->fd, begin, begin + size))
+        error_setg(errp, "guest RAM: the host did not let go of a page (huge pages in "
+                         "/sys/kernel/mm/transparent_hugepage/shmem_enabled: let them be 'advise' or 'never' "
+                         "for postcopy)");
+    else
         return true;
-    error_setg_errno(errp, errno, "guest RAM: cannot discard pages");
     return false;
 }
 

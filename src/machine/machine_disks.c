@@ -36,7 +36,8 @@ bool machine_mark_disks(const struct machine_config *c, const struct guest_disk_
 
 bool machine_mark_is_final(const struct guest_disk_mark *mark)
 {
-    return mark->role == GUEST_DISKS_CLEAN || mark->role == GUEST_DISKS_SUPERSEDED;
+    return mark->role == GUEST_DISKS_CLEAN || mark->role == GUEST_DISKS_PRIMARY ||
+           mark->role == GUEST_DISKS_SUPERSEDED;
 }
 
 bool machine_journal_path(const struct machine_config *c, char *buf, size_t size, Error **errp)

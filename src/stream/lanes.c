@@ -16,7 +16,7 @@ struct lane {
     Channel *ch;
     VMStream *f;
     Task *task;
-    uint64_t begun, done; /* shares; under the lock */
+    uint64_t come, begun, done; /* shares; under the lock */
 };
 
 struct Lanes {
@@ -115,6 +115,8 @@ static bool may_begin(struct lane *lane, uint64_t part, Error **errp)
         error_setg(errp, "a share of part %" PRIu64 " comes again, or late", part);
         return false;
     }
+    lane->come = part;
+    task_broadcast(&l->changed);
     while (part > l->over + 1 && !l->ended && !l->err)
         task_wait(&l->changed, &l->lock);
     if (!l->ended && !l->err) {
@@ -213,13 +215,25 @@ static bool all_have(const Lanes *l, uint64_t part)
 }
 
 /* A lane that writes comes back in any case, and has to: what it writes is its user's. */
+/* Lock held. Shares come in order: who has one of a later part has none of this one. */
+static void refuse_gaps(Lanes *l, uint64_t part)
+{
+    for (unsigned i = 0; i < l->count && !l->err; i++)
+        if (l->lane[i].done < part && l->lane[i].come > part)
+            error_setg(&l->err, "channel %u: there is no share of part %" PRIu64, i + 1, part);
+}
+
 bool lanes_join(Lanes *l, Error **errp)
 {
     bool ok;
 
     task_lock(&l->lock);
-    while (!all_have(l, l->over + 1) && (l->direction == LANES_PUT || !l->err))
-        task_wait(&l->changed, &l->lock);
+    while (!all_have(l, l->over + 1) && (l->direction == LANES_PUT || !l->err)) {
+        if (l->direction == LANES_TAKE)
+            refuse_gaps(l, l->over + 1);
+        if (!l->err || l->direction == LANES_PUT)
+            task_wait(&l->changed, &l->lock);
+    }
     ok = check(l, errp);
     l->over++;
     task_broadcast(&l->changed);
@@ -267,7 +281,8 @@ uint64_t lanes_bytes(const Lanes *l)
     uint64_t bytes = 0;
 
     for (unsigned i = 0; i < lanes_count(l); i++)
-        bytes += perdure_stream_bytes(l->lane[i].f);
+        bytes +=
+            l->lane[i].f ? perdure_stream_bytes(l->lane[i].f) : 0; /* not every lane may have been started */
     return bytes;
 }
 

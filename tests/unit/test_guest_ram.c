@@ -146,7 +146,7 @@ static void test_same_page_again(void **state)
 {
     VMStream *f = perdure_stream_open_memory(1 << 20), *in;
     GuestMemory *m = guest_memory_new(4 * MIB, NULL);
-    PageEncoder *e = page_encoder_new(1024, true, NULL);
+    PageEncoder *e = page_encoder_new(1024, true, true, NULL);
     uint8_t page[GUEST_PAGE_SIZE];
     uint16_t type;
     uint64_t id;
