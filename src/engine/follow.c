@@ -247,8 +247,10 @@ static bool take_wish(struct primary *p, char to[256])
     bool wished;
 
     task_lock(&e->lock);
-    wished = e->wish.move;
-    e->wish.move = false;
+    wished = e->wish.move &&
+             e->role == ENGINE_PRIMARY; /* after a swap it is the backup's, which this side is then */
+    if (wished)
+        e->wish.move = false;
     memcpy(to, e->move_to, sizeof(e->move_to));
     if (wished)
         e->migration.outcome = ENGINE_MIGRATION_ACTIVE;

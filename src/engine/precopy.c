@@ -13,6 +13,8 @@
 #include <perdure/replication.h>
 #include <perdure/savevm.h>
 
+#define SETTLE_MAX 3
+
 uint64_t precopy_bytes(const struct primary *p)
 {
     return perdure_stream_bytes(p->s->out) + lanes_bytes(p->lanes) + p->lane_bytes;
@@ -254,16 +256,27 @@ static bool wants_postcopy(struct primary *p, enum converge_verdict v, uint64_t 
 
 /* What is still on its way, in the buffers of each channel, would be waited for in the pause. It is not any more, after this, nor is what
  * changed while it was waited for here. */
-static bool settle(struct primary *p, Error **errp)
+static bool settle(struct primary *p, uint64_t *ret_left, Error **errp)
+{
+    return precopy_await_noted(p, errp) && send_pass(p, ret_left, errp);
+}
+
+/* That took its time. *ret_fits: the guest has not changed too much meanwhile, or has been given time enough. */
+static bool settle_again(struct primary *p, unsigned times, bool *ret_fits, Error **errp)
 {
     uint64_t left;
 
-    return precopy_await_noted(p, errp) && send_pass(p, &left, errp);
+    if (!settle(p, &left, errp))
+        return false;
+    *ret_fits = times >= SETTLE_MAX || converge_expected(&p->converge, left) <= p->s->migrate.downtime_ns;
+    return true;
 }
 
 static bool send_running(struct primary *p, Error **errp)
 {
     enum converge_verdict v = CONVERGE_AGAIN;
+    unsigned settled = 0;
+    bool fits = false;
     uint64_t left;
 
     converge_begin(&p->converge, p->s->migrate.downtime_ns, deadline(p));
@@ -274,10 +287,12 @@ static bool send_running(struct primary *p, Error **errp)
         v = converge_pass(&p->converge, left, clock_now());
         if (wants_postcopy(p, v, left))
             return postcopy_tell(p, errp);
-        if (v == CONVERGE_SLOW && slow_down(p))
+        if (v == CONVERGE_SWITCH && !settle_again(p, ++settled, &fits, errp))
+            return false;
+        if ((v == CONVERGE_SWITCH && !fits) || (v == CONVERGE_SLOW && slow_down(p)))
             v = CONVERGE_AGAIN;
     }
-    return v == CONVERGE_SWITCH ? settle(p, errp) : !is_too_slow(p, v, left, errp);
+    return v == CONVERGE_SWITCH || !is_too_slow(p, v, left, errp);
 }
 
 /* --- the switch --- */

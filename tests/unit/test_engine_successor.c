@@ -219,11 +219,11 @@ static void test_successor_swaps(void **state)
     assert_protected_by(w, 2);
     if (!engine_swap(w->side[0].e, false, &err))
         fail_msg("%s", error_get_pretty(err));
-    await(w->side[2].e, ENGINE_PROTECTED, 5);
-    await(w->side[0].e, ENGINE_STANDBY, 5);
-    assert_goes_on(&w->side[2]);
-    /* and the former primary, a backup now, moves away: the machine has moved, and was protected all the time */
+    await(w->side[0].e, ENGINE_STANDBY, 0);
+    /* and the former primary, a backup now, moves away at once: the machine has moved, and was protected all the time */
     move(w, 0, 1);
+    await(w->side[2].e, ENGINE_PROTECTED, 5);
+    assert_goes_on(&w->side[2]);
     await_outcome(&w->side[0], ENGINE_MIGRATION_COMPLETED);
     await(w->side[1].e, ENGINE_STANDBY, 1);
     kill_side(w, 2);
