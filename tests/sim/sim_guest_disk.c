@@ -378,6 +378,9 @@ bool guest_disks_mark(struct guest_disks *d, const struct guest_disk_mark *mark,
         d->store->ran = d->store->troubled = false;
     if (mark->role == GUEST_DISKS_STANDBY)
         d->store->lineage = lineage;
+    if (mark->role ==
+        GUEST_DISKS_PRIMARY) /* also before it runs here, after a swap: it has all, and may be asked for */
+        d->store->ran = true;
     for (unsigned i = 0; i < d->count; i++)
         if (!mark_one(d, i, mark, errp))
             return false;
