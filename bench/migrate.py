@@ -122,7 +122,7 @@ class Bench:
         until = time.monotonic() + LIMIT
         while True:
             m = qmp.execute("query-migrate")
-            if m["status"] in ("completed", "failed", "cancelled"):
+            if m["status"] in ("failed", "cancelled") or (m["status"] == "completed" and m["total-time"]):  # QEMU says that a moment later
                 break
             if time.monotonic() > until:
                 return None
